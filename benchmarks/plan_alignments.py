@@ -80,7 +80,7 @@ def row(preset: str, match: str, settings: tuple[str, ...], root: Path) -> str:
     """One row of the table."""
     recipe = published_recipe(preset, match, settings, root)
     bridge = build_meta_bridge(recipe)
-    parts = model_parts(bridge, None)
+    parts = model_parts(bridge)
     align = recipe.training.align
     assert align is not None  # every preset aligns
     cost = alignment_cost(bridge, recipe, align.batch, None, SMALL.type)

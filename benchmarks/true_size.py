@@ -4,8 +4,9 @@
     python benchmarks/true_size.py --sdxl     T5-Large into SDXL at 1024 x 1024 as well
     python benchmarks/true_size.py --small    small widths, to try the script
 
-The CPU part makes folders with random weights in the hub's layout, then draws, trains and trains with a
-teacher, each in a process of its own, at batch 1 in float32. `peak` is the most that the process held in
+The CPU part makes folders with random weights in the hub's layout, then draws with all weights in memory and
+with the denoiser's in files, trains, and trains with a teacher, each in a process of its own, at batch 1 in
+float32. `peak` is the most that the process held in
 memory (VmHWM of Linux); `anonymous` leaves out the pages of weight files that are mapped, which the system
 takes back where it needs them. Without a GPU the script says so and ends after the CPU part.
 """
@@ -13,7 +14,7 @@ takes back where it needs them. Without a GPU the script says so and ends after 
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -27,6 +28,7 @@ from true_folders import sd_folder, sdxl_folder, t5_folder
 
 from lavibridge import Bridge, BridgePipeline
 from lavibridge.core.device import set_threads
+from lavibridge.core.placement import Placement
 from lavibridge.plan.devices import GIB, find_device
 from lavibridge.plan.plan import PlanOptions, make_plan
 from lavibridge.recipes.recipe import Recipe, make_recipe
@@ -61,8 +63,12 @@ def recipe(language: str, vision: str, training: Mapping[str, Any]) -> Recipe:
 def planned(language: str, vision: str, training: Mapping[str, Any]) -> dict[str, float]:
     """What `lavi plan` says of a training, and of drawing, in GiB."""
     found = make_plan(recipe(language, vision, training), find_device("here"), PlanOptions(pictures=SCENES))
-    drawing = found.memory.weights + found.drawing + found.memory.program
-    return {"train": found.memory_total / GIB, "draw": drawing / GIB, "weights": found.memory.weights / GIB}
+    return {
+        "train": found.memory_total / GIB,
+        "draw": found.drawing / GIB,
+        "draw, offloaded": found.drawing_offloaded / GIB,
+        "weights": found.memory.weights / GIB,
+    }
 
 
 def trained(language: str, vision: str, training: Mapping[str, Any]) -> dict[str, float]:
@@ -73,11 +79,13 @@ def trained(language: str, vision: str, training: Mapping[str, Any]) -> dict[str
     return found
 
 
-def drawn(language: str, vision: str) -> dict[str, float]:
+def drawn(language: str, vision: str, is_offloaded: bool = False) -> dict[str, float]:
     """Draw one guided picture with an untrained bridge, LoRA merged, in two steps."""
     set_threads()
-    with watched() as found:
+    with tempfile.TemporaryDirectory() as folder, watched() as found:
         bridge = Bridge.compose(language, vision).merge().eval()
+        if is_offloaded:
+            bridge.vision.finalize_weights(Placement(device=bridge.device, offload=Path(folder)))
         BridgePipeline(bridge)(PROMPT, num_inference_steps=STEPS, seed=0)
     return found
 
@@ -114,18 +122,18 @@ def against_plan(language: Path, vision: Path) -> dict[str, Any]:
     """Every work of a pair, measured in a process of its own and planned in another."""
     pair = (str(language), str(vision))
     plans = {name: fresh(planned, *pair, settings) for name, settings in (("plain", {}), ("taught", TEACHER))}
-    works = {
-        "draw": (fresh(drawn, *pair), plans["plain"]["draw"]),
-        "train": (fresh(trained, *pair, {}), plans["plain"]["train"]),
-        "train with a teacher": (fresh(trained, *pair, TEACHER), plans["taught"]["train"]),
+    works: dict[str, tuple[Callable[..., Any], tuple[Any, ...], float]] = {
+        "draw": (drawn, (), plans["plain"]["draw"]),
+        "draw, offloaded": (drawn, (True,), plans["plain"]["draw, offloaded"]),
+        "train": (trained, ({},), plans["plain"]["train"]),
+        "train with a teacher": (trained, (TEACHER,), plans["taught"]["train"]),
     }
-    return {
-        "weights": plans["plain"]["weights"],
-        **{
-            name: {**found, "plan": plan, "peak over plan": found["peak"] / plan}
-            for name, (found, plan) in works.items()
-        },
-    }
+    rows: dict[str, Any] = {"weights": plans["plain"]["weights"]}
+    for name, (work, given, plan) in works.items():
+        found = fresh(work, *pair, *given)
+        rows[name] = {**found, "plan": plan, "peak over plan": found["peak"] / plan}
+        print(name, rows[name], file=sys.stderr, flush=True)  # the record comes at the end
+    return rows
 
 
 def on_cpu(arguments: list[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Every operation on a bridge in every state does what it says, or is refused in one line."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from lavibridge import Bridge, BridgePipeline, export, lora, prompt_inputs, read_lora_file, to_diffusers
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import LaviError, ModelError, RunError
+from lavibridge.core.placement import Placement
 from lavibridge.training.distributed.sharding import shard_bridge
 
 pytestmark = [
@@ -26,7 +28,11 @@ STATES = (
     "merged with a file's",
     "sharded",
     "outline",
+    "quantised",
+    "offloaded",
+    "stored in 8 bits",
 )
+FINAL = STATES[-2:]
 WHOLE = STATES[:5]
 SMALL = {"rank": 2, "dropout": 0.0}
 
@@ -47,10 +53,9 @@ def group() -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
-def compose(small: dict[str, float] | None) -> Bridge:
-    bridge = Bridge.compose(
-        {"kind": "clip", "source": "random"}, {"kind": "sd", "source": "random"}, "linear", small, small
-    )
+def compose(small: dict[str, float] | None, quantize: str | None = None) -> Bridge:
+    models = [{"kind": kind, "source": "random", "quantize": quantize} for kind in ("clip", "sd")]
+    bridge = Bridge.compose(*models, "linear", small, small)
     generator = torch.Generator().manual_seed(1)
     for values in bridge.trained_parameters().values():
         for value in values.values():
@@ -58,8 +63,8 @@ def compose(small: dict[str, float] | None) -> Bridge:
     return bridge.eval()
 
 
-def made(state: str, file: Path) -> Bridge:
-    """A bridge in the state; in all but the first it has the same LoRA."""
+def made(state: str, file: Path, blocks: Path | None = None) -> Bridge:
+    """A bridge in the state; in all but the first it has the same LoRA. ``blocks`` is an empty folder."""
     if state == "outline":
         with torch.device("meta"):
             return Bridge.compose(
@@ -69,7 +74,14 @@ def made(state: str, file: Path) -> Bridge:
                 SMALL,
                 SMALL,
             )
+    if state == "quantised":
+        pytest.importorskip("bitsandbytes", reason="needs the extra `quantize`")
+        return compose(SMALL, "4bit")
     bridge = compose(None if state == "without LoRA" else SMALL)
+    if state in FINAL:
+        storage = None if state == "offloaded" else torch.float8_e4m3fn
+        placement = Placement(device=torch.device("cpu"), storage_dtype=storage)
+        bridge.vision.finalize_weights(placement if storage else replace(placement, offload=blocks))
     if "file" in state:
         read_lora_file(bridge, file)
     if state.startswith("merged"):
@@ -120,6 +132,8 @@ OPERATIONS: dict[str, Callable[[Bridge, Path, Path], object]] = {
 }
 CHANGES = ("read a file", "add LoRA", "leave LoRA out")
 """What changes the function that is drawn with."""
+ON_LORA = ("add LoRA", "leave LoRA out", "load LoRA")
+"""What is done to the LoRA of a network."""
 NEED_NO_WEIGHTS = ("add LoRA", "leave LoRA out", "load LoRA", "train")
 """What is done to an outline too, as `lavi plan` does."""
 REFUSED = {
@@ -141,6 +155,17 @@ REFUSED = {
         if name.startswith(("merge", "unmerge", "export", "pipeline", "read"))
     },
     **{("outline", name): "on the meta device" for name in OPERATIONS if name not in NEED_NO_WEIGHTS},
+    **{
+        ("quantised", name): "cannot merge LoRA into 'random', .* in 4 bits"
+        for name in ("merge", "merge twice")
+    },
+    ("quantised", "read a file"): "missing or quantised",
+    **{
+        (state, name): f"whose denoiser is {form}"
+        for state, form in zip(FINAL, ("offloaded into files", "stored as float8_e4m3fn"), strict=True)
+        for name in OPERATIONS
+        if name not in ("draw", *ON_LORA)
+    },
 }
 """(state, operation) -> what is said. All others are done."""
 
@@ -152,11 +177,13 @@ def test_all_operations_do_what_they_say_or_are_refused_in_one_line(
     """One after the other on one bridge, which draws the same after all of them."""
     if state == "sharded":
         request.getfixturevalue("group")
-    bridge = made(state, file)
+    bridge = made(state, file, tmp_path / "blocks")
     before = None if state == "outline" else drawn(bridge)
     for operation, run in OPERATIONS.items():
         out, match = tmp_path / operation, REFUSED.get((state, operation))
         if match is None and (operation in CHANGES or state == "outline"):
+            continue
+        if state in FINAL and operation in ON_LORA:  # of the network, which knows no placement
             continue
         if match is None:
             run(bridge, file, out)

@@ -137,7 +137,8 @@ def test_finished_pictures_are_written_before_one_that_is_not_finite_ends_the_co
     (token,) = set(tokenizer("z")["input_ids"]) - set(tokenizer("a")["input_ids"])
     embeddings.weight.data[token] = float("nan")
     drawn: list[int] = []
-    writer = PictureWriter(tmp_path, [(prompt, 0) for prompt in ("a cat", "a zoo", "a boat")], {})
+    requested = [{"prompt": prompt, "seed": "0"} for prompt in ("a cat", "a zoo", "a boat")]
+    writer = PictureWriter(tmp_path, requested, {})
 
     def write(number: int, picture: Image.Image) -> None:
         drawn.append(number)

@@ -220,7 +220,7 @@ def test_gates_and_refiner_begin_as_nothing() -> None:
 
 
 def test_refiner_names_what_it_cannot_stand_before() -> None:
-    for kind in ("query", "llmdiff"):
+    for kind in ("query", "dual_condition", "stacked_query", "llmdiff"):
         with pytest.raises(ModelError, match="reads the language model itself"):
             build("refiner", then=kind)
     with pytest.raises(RecipeError, match="did you mean 'lavi'"):
@@ -283,3 +283,53 @@ def test_llmdiff_adds_noise_in_training_only_and_needs_cross_attention() -> None
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ModelError, match="choose one of 1, 2, 4, 8, 16"):
         build("resampler", heads=5)
+
+
+@pytest.mark.parametrize(
+    ("width", "layers", "context", "read", "count"),
+    [(5120, 41, 6144, (10, 20, 30), 15360 * 6144), (2560, 37, 3072, (9, 18, 27), 7680 * 3072)],
+)
+def test_stacked_reads_the_layers_of_flux2_at_its_size(
+    width: int, layers: int, context: int, read: tuple[int, ...], count: int
+) -> None:
+    """FLUX.2 dev reads Mistral Small, klein 4B reads Qwen3-4B."""
+    with torch.device("meta"):
+        made = build("stacked", TextSpec(width=width, layers=layers), VisionSpec(context=context))
+    assert made.reading.layers == read
+    assert sum(value.numel() for value in made.parameters()) == count + context
+
+
+def test_stacked_puts_layers_side_by_side_as_flux2_does() -> None:
+    """The reference are the lines of Diffusers' pipeline, which stack on a new axis and permute."""
+    hidden = torch.randn(2, 3, 5, TEXT.width)
+    connector = build("stacked", layers=(1, 3, 2))
+    reference = hidden.permute(0, 2, 1, 3).reshape(2, 5, 3 * TEXT.width)
+    assert torch.equal(connector.read(hidden), reference)
+    with pytest.raises(ModelError, match=r"connector\.layers: layer 4 does not exist"):
+        build("stacked", layers=(1, 4))
+
+
+def test_dual_condition_is_six_blocks_and_a_projection_at_unilip_s_size() -> None:
+    """InternVL3-1B, 896 wide, into SANA's 2304: 256 vectors, and 12 width^2 weights in each block."""
+    with torch.device("meta"):
+        made = build("dual_condition", TextSpec(width=896, layers=25), VisionSpec(context=2304))
+    assert made.reading.queries is not None
+    assert made.reading.queries.shape == (256, 896)
+    matrices = sum(value.numel() for name, value in made.named_parameters() if value.ndim == 2)
+    assert matrices == 256 * 896 + 6 * 12 * 896**2 + 896 * 2304
+
+
+def test_stacked_query_reads_deepgen_s_layers_at_its_size() -> None:
+    """Qwen2.5-VL-3B's 36 layers of 2048 into tokens of 4096."""
+    with torch.device("meta"):
+        made = build("stacked_query", TextSpec(width=2048, layers=37), VisionSpec(context=4096))
+    assert made.reading.layers == (35, 29, 23, 17, 11, 5)
+    shapes = {name: tuple(value.shape) for name, value in made.named_parameters()}
+    assert shapes["queries"] == (128, 2048)
+    assert shapes["proj_in.weight"] == (2048, 12288)
+    assert shapes["proj_out.weight"] == (4096, 2048)
+
+
+def test_stacked_query_starts_without_influence_of_the_prompt() -> None:
+    made = build("stacked_query", queries=3, width=16, heads=2, blocks=1)
+    assert not made(features(made)).tokens.any()

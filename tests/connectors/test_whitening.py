@@ -44,6 +44,7 @@ def test_folding_is_whitening_before_the_layer() -> None:
 
 KINDS = {
     "linear": {},
+    "stacked": {},
     "mlp": {},
     "lavi": {"dropout": 0.0},
     "resampler": {"latents": 4, "blocks": 1},
@@ -61,9 +62,10 @@ def test_a_connector_tells_tokens_apart_that_lie_on_a_line(kind: str) -> None:
         maker = registry.load_kind("connectors", kind)
         connector = maker(maker.Config(**KINDS[kind], whiten=whiten), TEXT, VISION)
         assert connector.needs_calibration == whiten
+        layers = len(connector.reading.layers)
         if whiten:
-            connector.calibrate(tokens[:, None].expand(-1, 3, -1))
-        hidden = tokens[:64, None, None].expand(-1, 3, -1, -1)
+            connector.calibrate(tokens[:, None].expand(-1, layers, -1))
+        hidden = tokens[:64, None, None].expand(-1, layers, -1, -1)
         mask, t = torch.ones(64, 1, dtype=torch.bool), torch.full((64,), 500.0)
         out = connector(TextFeatures(hidden=hidden, mask=mask), t).tokens.detach().flatten(1)
         differing[whiten] = float(out.std(0).norm() / out.square().mean(0).sum().sqrt())
@@ -79,7 +81,7 @@ def test_a_refiner_hands_it_to_the_connector_that_follows() -> None:
     assert not torch.equal(refiner.then.proj.weight, before)
 
 
-@pytest.mark.parametrize("kind", ["query", "refiner"])
+@pytest.mark.parametrize("kind", ["query", "dual_condition", "stacked_query", "refiner"])
 def test_a_connector_that_cannot_says_so(kind: str) -> None:
     maker = registry.load_kind("connectors", kind)
     connector = maker(maker.Config(whiten=True), TEXT, VISION)

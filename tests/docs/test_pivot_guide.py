@@ -17,6 +17,7 @@ FEW = {
     "create": SHORT,
     "add-language": SHORT,
     "add-vision": SHORT,
+    "add-image-encoder": SHORT,
     "generate": ("--steps", "2"),
     "evaluate": ("--steps", "2", *ONE),
     "rank": (*SHORT, "--no-draw"),
@@ -39,7 +40,7 @@ def test_the_whole_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             result = CliRunner().invoke(app, [*arguments, *short], catch_exceptions=False)
             assert result.exit_code == 0, f"{line}\n{result.output}"
             done += 1
-    assert done == 8
+    assert done == 10
     halves = {path.name for path in (tmp_path / "pivots/mini/language").iterdir()}
     assert halves == {"mini-llama", "mini-bert"}
     assert (tmp_path / "bridges/bert_pixart/bridge.json").is_file()

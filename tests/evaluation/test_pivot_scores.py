@@ -11,6 +11,7 @@ from lavibridge.cli.main import app
 from lavibridge.core.files import file_sha256
 from lavibridge.evaluation.pivot_scores import pivot_scores
 from lavibridge.evaluation.stats import Estimate, wilson_interval
+from lavibridge.pivot import folder
 from lavibridge.pivot.folder import PivotFolder
 
 SETTINGS = {"suite": "world", "version": 1, "steps": 20, "guidance": 4.0, "seed": 0, "seeds": 1}
@@ -104,3 +105,19 @@ def test_show_marks_what_is_predicted_and_says_how(pivot: PivotFolder) -> None:
     put(pivot, "bert", "sd3", 45, 15, steps=12)
     assert "50.0% (n 120)*" in shown()
     assert CliRunner().invoke(app, ["pivot", "show", str(pivot.folder), "-c", "tow"]).exit_code == 2
+
+
+def test_the_pivot_in_the_package_keeps_its_results_in_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`lavi evaluate PAIR` writes where `lavi pivot show` looks, and neither writes into the package."""
+    shipped = make_pivot(tmp_path / "package" / "pivot", "first")
+    monkeypatch.setattr(folder, "shipped_pivot_folder", lambda: shipped.folder)
+    monkeypatch.chdir(tmp_path)
+    options = ["--limit", "1", "--category", "one", "--steps", "1"]
+    result = CliRunner().invoke(app, ["evaluate", "llama+sd", *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert shipped.evaluation("llama", "sd") == Path("runs/evaluation/llama+sd")
+    assert set(pivot_scores(shipped, "world", "world").measured) == {("llama", "sd")}
+    assert not (shipped.folder / "evaluation").exists()
+    assert "(n 1)" in CliRunner().invoke(app, ["pivot", "show", str(shipped.folder)]).output

@@ -1,8 +1,8 @@
 """What every language family promises, on the real class at toy size."""
 
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
@@ -86,7 +86,6 @@ class Albert(TransformersModel):
     """Runs one and the same block several times, so that no list holds its layers."""
 
     models = {"albert": "AlbertModel"}  # noqa: RUF012 - a constant of the class
-    limits_positions = True
     toy_template = "<s> $A </s>"
     toy = {**TOY, "embedding_size": 16}  # noqa: RUF012 - a constant of the class
 
@@ -377,6 +376,31 @@ def test_queries_stand_behind_each_prompt(model: LanguageModel) -> None:
     assert bool(vectors.grad.any(dim=1).all())
 
 
+def test_the_prompt_s_own_tokens_precede_the_queries_if_they_are_kept(model: LanguageModel) -> None:
+    if registry.kind_of("language", model) in ("clip", "siglip"):
+        pytest.skip("takes tokens only")
+    queries = torch.randn(3, model.spec.width)
+    alone = model.encode([SHORT, LONG], ReadingSpec(layers=(1, -1), queries=queries))
+    both = model.encode([SHORT, LONG], ReadingSpec(layers=(1, -1), queries=queries, keeps_prompt=True))
+    used, _ = model.count_tokens([SHORT, LONG])
+    for row, count in enumerate(used):
+        assert int(both.mask[row].sum()) == count + 3
+        assert torch.equal(both.hidden[row, :, count : count + 3], alone.hidden[row])
+    is_causal = registry.kind_of("language", model) in ("llama", "qwen", "gemma", "auto_model")
+    if is_causal:  # where the vectors behind a prompt change nothing before them
+        plain = model.encode([SHORT], ReadingSpec(layers=(1, -1)))
+        torch.testing.assert_close(both.hidden[0, :, : used[0]], plain.hidden[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_template_is_left_out_of_kept_prompts() -> None:
+    queries = torch.randn(2, 32)
+    reading = ReadingSpec(queries=queries, keeps_prompt=True)
+    framed, plain = toy("llama", template="Draw: {prompt}!"), toy("llama")
+    features, whole = framed.encode([SHORT], reading), plain.encode([f"Draw: {SHORT}!"], reading)
+    expected = torch.cat([whole.hidden[:, :, :1], whole.hidden[:, :, 1 + len("Draw: ") :]], dim=2)
+    torch.testing.assert_close(features.hidden, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_a_token_alone_is_its_prompt_of_one_token() -> None:
     """In a causal model the first token stands alone anyway, and later ones do not."""
     model = toy("llama")
@@ -444,18 +468,19 @@ def test_a_damaged_or_pickled_model_is_refused(tmp_path: Path) -> None:
         family(family.Config(source=str(tmp_path)))
 
 
-def test_quantized_weights_need_their_library() -> None:
-    if find_spec("bitsandbytes") is not None:
-        pytest.skip("bitsandbytes is installed here")
+def test_quantized_weights_need_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # an extra that may be installed
     with pytest.raises(ModelError, match=r"lavibridge\[quantize\]"):
         toy("t5", quantize="4bit")
 
 
-def test_features_of_four_bits_are_near_the_whole_ones() -> None:
+@pytest.mark.parametrize(("bits", "most"), [("8bit", 0.03), ("4bit", 0.1)])
+@pytest.mark.parametrize("source", ["mini-llama", "mini-t5-small"])
+def test_features_of_quantised_weights_are_near_the_whole_ones(source: str, bits: str, most: float) -> None:
     pytest.importorskip("bitsandbytes", reason="needs the extra [quantize]")
-    family = registry.load_kind("language", "llama")
-    whole, four = (
-        family(family.Config(source="mini-llama", quantize=bits)).encode([SHORT, LONG]).hidden
-        for bits in (None, "4bit")
+    family = registry.load_kind("language", registry.detect_kind("language", source))
+    whole, small = (
+        family(family.Config(source=source, quantize=each)).encode([SHORT, LONG]).hidden
+        for each in (None, bits)
     )
-    assert (four - whole).norm() < 0.1 * whole.norm()
+    assert 0 < (small - whole).norm() < most * whole.norm()

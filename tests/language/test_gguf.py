@@ -84,9 +84,7 @@ def load(source: Path | str, **options: Any) -> TransformersModel:
 
 def language_part(recipe: Recipe) -> ModelPart:
     """The language model in the plan of a recipe."""
-    return next(
-        each for each in model_parts(build_meta_bridge(recipe), None) if each.name == "language model"
-    )
+    return next(each for each in model_parts(build_meta_bridge(recipe)) if each.name == "language model")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -218,7 +216,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a family that we have not": (
         {"general__architecture": "phi3"},
-        r"no language family accepts '.*toy\.gguf'",
+        r"is a GGUF file of a 'phi3', which no language family reads from GGUF",
     ),
     "a denoiser": ({"general__architecture": "flux"}, "holds the image or video model 'flux'"),
 }
@@ -271,7 +269,7 @@ def test_missing_weights_and_another_kind_are_refused(tmp_path: Path) -> None:
 def test_what_cannot_be_read_from_a_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = toy_file(tmp_path)
     for choice in (str(file), {"kind": "sd", "source": str(file)}):
-        with pytest.raises(ModelError, match="only language models can be read from GGUF"):
+        with pytest.raises(ModelError, match="holds the language model 'llama', no image model"):
             model_of_choice("vision", choice)
     with pytest.raises(ModelError, match=r"there is no GGUF file 'gone/toy\.gguf'"):
         load("gone/toy.gguf")

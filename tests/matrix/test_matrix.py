@@ -28,6 +28,8 @@ OPTIONS = {
     "ella": {"latents": 3, "blocks": 1, "heads": 4, "time_channels": 8},
     "ella_zero": {"latents": 3, "blocks": 1, "heads": 4, "time_channels": 8},
     "query": {"queries": 3, "blocks": 1},
+    "dual_condition": {"queries": 3, "blocks": 1},
+    "stacked_query": {"queries": 3, "blocks": 1, "width": 16, "heads": 2},
     "refiner": {"blocks": 1},
     "pivot": {"slots": 3, "width": 8, "latents": 3, "language_heads": 4, "vision_heads": 4},
 }
@@ -59,7 +61,7 @@ def refusal(language: str, vision: str, connector: str) -> str | None:
         return "joins equal widths"
     if connector == "llmdiff" and not picture.blocks:
         return "text and image share joint attention"
-    if connector == "query" and language in NO_QUERIES:
+    if connector in ("query", "dual_condition", "stacked_query") and language in NO_QUERIES:
         return "takes tokens only"
     return None
 

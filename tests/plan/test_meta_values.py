@@ -12,6 +12,7 @@ from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError
 from lavibridge.plan.meta_model import build_meta_bridge
 from lavibridge.plan.meta_values import LARGEST, MetaValues
+from lavibridge.plan.meter import Meter
 from lavibridge.plan.metered_passes import training_pass
 from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.training.build_bridge import build_bridge
@@ -123,3 +124,18 @@ def test_a_denoiser_that_reads_its_mask_is_planned(lumina: Recipe, checkpointing
         bridge(sample, torch.tensor([10, 500]), torch.randn_like(latents)).mean().backward()
     # A fused kernel computes the scores once more in the backward pass.
     assert counter.get_total_flops() <= planned.flops() <= 1.1 * counter.get_total_flops()
+
+
+def test_experts_compute_groups_of_rows_in_float32_too() -> None:
+    """Forward and backward; PyTorch's own shapes are for bfloat16 alone, and it counts no arithmetic."""
+    with torch.device("meta"):
+        rows, experts = torch.empty(6, 4, requires_grad=True), torch.empty(3, 4, 8, requires_grad=True)
+        ends = torch.empty(3, dtype=torch.int32)
+    with MetaValues(), Meter((rows, experts)) as meter:
+        found = torch.nn.functional.grouped_mm(rows, experts, offs=ends)
+        assert found.shape == (6, 8)
+        found.sum().backward()
+    assert rows.grad is not None
+    assert experts.grad is not None
+    assert (rows.grad.shape, experts.grad.shape) == (rows.shape, experts.shape)
+    assert [each.flops for each in meter.work if each.flops] == [2 * 6 * 4 * 8] * 3

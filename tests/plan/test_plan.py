@@ -12,7 +12,7 @@ from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
 from lavibridge.plan.devices import GIB, GPUS, find_device, measure_device
 from lavibridge.plan.estimate import estimate_costs
-from lavibridge.plan.meta_model import build_meta_bridge, model_parts, with_changes
+from lavibridge.plan.meta_model import build_meta_bridge, model_parts, offloaded_bytes, with_changes
 from lavibridge.plan.metered_passes import encoding_pass, training_pass
 from lavibridge.plan.plan import PlanOptions, count_encodings, make_plan
 from lavibridge.plan.search import SHARE
@@ -35,7 +35,7 @@ def at_true_size(published: Path, *settings: str) -> Recipe:
 def test_a_folder_without_weights_has_the_published_numbers_of_weights(published: Path) -> None:
     recipe = at_true_size(published)
     bridge = build_meta_bridge(recipe)
-    found = {part.name: part for part in model_parts(bridge, None)}
+    found = {part.name: part for part in model_parts(bridge)}
     assert all(weight.is_meta for weight in (*bridge.parameters(), *bridge.buffers()))
     assert found["language model"].trained == 6_291_456
     assert found["connector"].trained == 21_254_528
@@ -45,6 +45,16 @@ def test_a_folder_without_weights_has_the_published_numbers_of_weights(published
     whole, quarter = (model_parts(bridge, bits)[0].bytes for bits in (None, "4bit"))
     linears = 24 * (4 * 1024 * 1024 + 2 * 1024 * 4096)
     assert whole - quarter == pytest.approx(linears * (4 - 4.5 / 8), rel=1e-6)
+    whole, eighth = (model_parts(bridge, None, bits)[2].bytes for bits in (None, "8bit"))
+    linears = [each for each in bridge.vision.backbone.modules() if isinstance(each, torch.nn.Linear)]
+    packed = sum(each.weight.numel() for each in linears if not each.weight.requires_grad)
+    assert whole - eighth == 3 * packed
+    assert 0.3 * 859_520_964 < packed < 0.5 * 859_520_964, "the other weights are convolutions"
+    up = list(bridge.vision.backbone.up_blocks)
+    largest = max(sum(weight.nbytes for weight in block.parameters()) for block in up)
+    blocks = [*bridge.vision.backbone.down_blocks, *up]
+    every = sum(weight.nbytes for block in blocks for weight in block.parameters())
+    assert offloaded_bytes(bridge, model_parts(bridge)) == every - largest
 
 
 @pytest.mark.slow

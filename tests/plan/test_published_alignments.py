@@ -30,7 +30,7 @@ SIZES = {
 @pytest.mark.parametrize("preset", SIZES)
 def test_a_preset_has_the_published_numbers_of_weights(preset: str, tmp_path: Path) -> None:
     bridge = build_meta_bridge(published_recipe(preset, "tokens", (), tmp_path))
-    parts = [*model_parts(bridge, None), *encoder_parts(native_bridge(bridge, "training.align"))]
+    parts = [*model_parts(bridge), *encoder_parts(native_bridge(bridge, "training.align"))]
     found = {part.name: part.frozen for part in parts}
     assert {name: found[name] for name in SIZES[preset]} == SIZES[preset]
 

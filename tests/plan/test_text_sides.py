@@ -88,6 +88,8 @@ def test_a_teacher_takes_time_and_memory_in_rows_of_its_own(tmp_path: Path) -> N
     assert plan.flops["teacher"] == pytest.approx(2 * plan.flops["denoiser"], rel=0.1)
     assert plan.memory.weights == sum(part.bytes for part in plan.parts)
     assert [part.name for part in plan.parts][-2:] == ["own text_encoder", "own text_encoder_2"]
+    assert sum(part.bytes for part in plan.parts[:-2]) < plan.drawing, "the own text encoders do not draw"
+    assert plan.drawing_offloaded < plan.drawing
     assert plan.reading_seconds
     table = "\n".join(plan_lines(plan))
     assert all(row in table for row in ("own text_encoder_2", "  teacher", "own encoders, one caption"))

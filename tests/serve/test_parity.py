@@ -23,6 +23,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "ella": {"latents": 3, "blocks": 1, "heads": 4, "time_channels": 8},
     "ella_zero": {"latents": 3, "blocks": 1, "heads": 4, "time_channels": 8},
     "query": {"queries": 3, "blocks": 1},
+    "dual_condition": {"queries": 3, "blocks": 1},
+    "stacked_query": {"queries": 3, "blocks": 1, "width": 16, "heads": 2},
     "refiner": {"blocks": 1},
 }
 CONNECTORS = [kind for kind in registry.kinds("connectors") if kind != "identity"]  # it needs equal widths
@@ -68,7 +70,7 @@ def serve(model: ServedModel, wanted: list[Request]) -> Image.Image:
 @pytest.mark.parametrize("connector", CONNECTORS)
 def test_command_python_and_server_draw_the_same_bits(connector: str, quality: str, tmp_path: Path) -> None:
     """With calls of its own a served picture has Python's bits; in shared calls, Python's in that layout."""
-    weighting = connector != "query"  # whose prompts take no weights
+    weighting = connector not in ("query", "dual_condition", "stacked_query")  # whose prompts take no weights
     compose(connector).save_pretrained(tmp_path / "toy")
     pipe = BridgePipeline.from_pretrained(tmp_path / "toy", device="cpu")
     options: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 4.0, "seed": 3, "quality": quality}

@@ -1,12 +1,13 @@
-"""Writes a toy language model as a GGUF file, as llama.cpp's converter does."""
+"""Writes toys as GGUF files: language models as llama.cpp's converter does, denoisers as their own does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType
+from torch import Tensor
 
 WORDS = ("<pad>", "</s>", "<unk>", "\u2581", *"abcdefghijklmnopqrstuvwxyz,.:")
 """The vocabulary of the toy T5."""
@@ -53,6 +54,30 @@ def write_gguf(
         plain = settings.rope_parameters["rope_theta"] ** -(np.arange(0, head, 2) / head)
         divisors = plain / backbone.rotary_emb.inv_freq.numpy()
         writer.add_tensor("rope_freqs.weight", divisors.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_denoiser(
+    state: Mapping[str, Tensor],
+    path: Path,
+    architecture: str,
+    kind: GGMLQuantizationType,
+    **metadata: Any,
+) -> Path:
+    """Write a denoiser's tensors under these names; matrices whose rows fill whole blocks in ``kind``."""
+    writer = GGUFWriter(path, architecture)
+    for key, value in metadata.items():
+        _add(writer, key.replace("__", "."), value)
+    block, _ = gguf.GGML_QUANT_SIZES[kind]
+    for name, value in state.items():
+        weights = value.detach().float().numpy()
+        fits = weights.ndim == 2 and weights.shape[1] % block == 0
+        stored = kind if fits else GGMLQuantizationType.F32
+        writer.add_tensor(name, gguf.quants.quantize(weights, stored), raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -127,6 +127,7 @@ def test_an_alignment_has_the_same_loss_and_gradients(match: str, group: None, t
         ),
         ({"training": {"sharding": "fsdp2", "teacher": {}}}, "does not support training.teacher"),
         ({"training": {"sharding": "fsdp2"}, "language": {"quantize": "4bit"}}, "language.quantize"),
+        ({"training": {"sharding": "fsdp2"}, "vision": {"quantize": "4bit"}}, "vision.quantize"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused(toy: Toy, changed: dict[str, Any], said: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ WRONG = {
     "optimiser": (["training.optimizer=adamw8bit"], "needs bitsandbytes.*not installed"),
     "flash": (["training.attention=flash"], "needs flash_attn.*not installed"),
     "quantised": (["language.quantize=4bit"], "needs bitsandbytes.*not installed"),
+    "a quantised denoiser": (["vision.quantize=8bit"], "needs bitsandbytes.*not installed"),
     "tracker": (["training.trackers=[wandb]"], "wandb is not installed"),
     "alignment of a toy": (["training.align={steps: 2}"], r"training\.align needs the vision model's own"),
     "alignment by blocks": (
@@ -78,7 +80,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_recipe_is_refused_and_leaves_nothing(case: str, written: Path, tmp_path: Path) -> None:
+def test_a_wrong_recipe_is_refused_and_leaves_nothing(
+    case: str, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # an extra that may be installed
     settings, said = WRONG[case]
     error = lavi("train", written, "--out", tmp_path / "deep" / "run", *settings)
     assert re.search(said, str(error)), error

@@ -9,7 +9,8 @@ import torch
 from toy_pipelines import pipeline
 
 from lavibridge import BridgePipeline
-from lavibridge.core.errors import ModelError, RunError
+from lavibridge.bridge.identity import bridge_identity
+from lavibridge.core.errors import ModelError, RecipeError, RunError
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers")
 CALL: dict[str, Any] = {"num_inference_steps": 2, "height": 32, "width": 32, "seed": 0, "output_type": "np"}
@@ -51,7 +52,39 @@ def test_an_offloaded_denoiser_draws_the_same(name: str, tmp_path: Path) -> None
 def test_an_offloaded_denoiser_stays_as_it_is(tmp_path: Path) -> None:
     pipeline("sd").save_pretrained(tmp_path / "model")
     offloaded = BridgePipeline.native(tmp_path / "model", device="cpu", offload=tmp_path / "blocks")
-    with pytest.raises(ModelError, match="is offloaded and stays where and as it is"):
-        offloaded.to(dtype="bfloat16")
+    for doing, run in (
+        ("move or convert", lambda: offloaded.to(dtype="bfloat16")),
+        ("save", lambda: offloaded.save_pretrained(tmp_path / "saved")),
+        ("identify", lambda: bridge_identity(offloaded.bridge)),
+    ):
+        with pytest.raises(
+            ModelError, match=f"cannot {doing} a bridge whose denoiser is offloaded into files"
+        ):
+            run()
     with pytest.raises(RunError, match="blocks exists already"):
         BridgePipeline.native(tmp_path / "model", device="cpu", offload=tmp_path / "blocks")
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "pixart", "sana"])
+def test_layers_stored_in_8_bits_draw_nearly_the_same(name: str, tmp_path: Path) -> None:
+    pipeline(name).save_pretrained(tmp_path)
+    whole = BridgePipeline.from_pretrained(tmp_path, device="cpu")
+    stored = BridgePipeline.from_pretrained(tmp_path, device="cpu", storage_dtype="float8_e4m3fn")
+    pictures = [np.asarray(pipe("a red circle", **CALL).images) for pipe in (whole, stored)]
+    assert 0 < np.abs(pictures[0] - pictures[1]).mean() < 0.05
+    sizes = [
+        sum(each.nbytes for each in pipe.bridge.vision.backbone.parameters()) for pipe in (whole, stored)
+    ]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_layers_stored_in_8_bits_are_offloaded_too(tmp_path: Path) -> None:
+    pipeline("sd3").save_pretrained(tmp_path / "model")
+    stored, both = (
+        BridgePipeline.native(tmp_path / "model", device="cpu", storage_dtype=torch.float8_e4m3fn, **options)
+        for options in ({}, {"offload": tmp_path / "blocks"})
+    )
+    pictures = [np.asarray(pipe("a red circle", **CALL).images) for pipe in (stored, both)]
+    np.testing.assert_allclose(*pictures, atol=1e-5, rtol=0)
+    with pytest.raises(RecipeError, match="storage_dtype: 'int8' is not one of float8_e4m3fn, float8_e5m2"):
+        BridgePipeline.native(tmp_path / "model", storage_dtype="int8")

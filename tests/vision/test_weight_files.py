@@ -10,7 +10,11 @@ from toy_pipelines import pipeline
 
 from lavibridge import BridgePipeline
 from lavibridge.bridge.choices import model_of_choice
+from lavibridge.core.contracts import LAST_LAYER
 from lavibridge.core.errors import ModelError
+from lavibridge.core.identity import source_identity
+from lavibridge.training.cache.keys import feature_maker_key
+from lavibridge.training.checkpoints.run_fingerprint import section_fingerprint
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers")
 
@@ -57,6 +61,12 @@ def test_the_variant_belongs_to_the_identity(tmp_path: Path) -> None:
         model_of_choice("vision", {"source": tmp_path, **options}) for options in ({}, {"variant": "fp16"})
     )
     assert plain.identity() != half.identity()
+    runs = [section_fingerprint(model.config.model_dump()) for model in (plain, half)]
+    assert runs[0] != runs[1], "a run and its start are of one variant"
+    assert runs[0] == source_identity(str(tmp_path))
+    texts = [BridgePipeline.native(model, device="cpu").bridge.language for model in (plain, half)]
+    keys = [feature_maker_key(text, LAST_LAYER, torch.float32) for text in texts]
+    assert keys[0] != keys[1], "a cache of features holds those of one variant"
     assert "variant" not in plain.identity()
 
 

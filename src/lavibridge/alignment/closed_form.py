@@ -134,9 +134,9 @@ def matched_tokens(
     The tokens of all captions are concatenated, in the order in which the mask selects them.
     """
     targets, is_matched = [], []
-    for row, caption in enumerate(captions):
+    for row, (caption, text) in enumerate(zip(captions, student.language.revise(captions), strict=True)):
         real = int(features.mask[row].sum())
-        weights = span_weights(student.language.spans(caption)[:real], teacher.language.spans(caption))
+        weights = span_weights(student.language.spans(text)[:real], teacher.language.spans(caption))
         own = target.tokens[row][target.mask[row]]
         weights = weights[:, : len(own)].to(own)
         totals = weights.sum(1, keepdim=True)

@@ -48,6 +48,13 @@ def model_of_choice(package: str, choice: ModelChoice, device: torch.device | No
     return chosen(validate_config(chosen.Config, options, package), device)
 
 
+def with_options(choice: ModelChoice, changed: Mapping[str, Any]) -> ModelChoice:
+    """Return a choice with some options changed; a loaded model stays as it is."""
+    if isinstance(choice, nn.Module) or not changed:
+        return choice
+    return {**(choice if isinstance(choice, Mapping) else {"source": choice}), **changed}
+
+
 def native_text_encoders(
     vision: VisionModel, max_sequence_length: int | None = None, unload: bool = False
 ) -> NativeText:

@@ -12,6 +12,7 @@ from torch import nn
 
 from lavibridge import lora
 from lavibridge.bridge.module import Bridge
+from lavibridge.bridge.weight_checks import require_own_weights
 from lavibridge.core import registry
 from lavibridge.core.identity import card_hash, library_versions, weights_hash
 from lavibridge.language.base import LanguageModel
@@ -22,7 +23,11 @@ IDENTITY_LIBRARIES = ("lavibridge", "torch", "transformers", "tokenizers", "diff
 
 
 def bridge_identity(bridge: Bridge) -> dict[str, str]:
-    """Return a short hash of each part of a bridge; takes seconds for billions of weights."""
+    """Return a short hash of each part of a bridge; takes seconds for billions of weights.
+
+    Raises ModelError for an offloaded denoiser, whose weights are not in memory.
+    """
+    require_own_weights(bridge, "identify")
     connector = bridge.connector
     options: dict[str, Any] = connector.config.model_dump(mode="json")
     return {

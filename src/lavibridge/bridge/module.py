@@ -19,11 +19,17 @@ from torch import Tensor, nn
 from lavibridge import lora
 from lavibridge.bridge import choices, saved_bridge
 from lavibridge.bridge.choices import LoraChoice, ModelChoice
-from lavibridge.bridge.weight_checks import require_weights, require_whole_weights
+from lavibridge.bridge.weight_checks import (
+    require_full_weights,
+    require_own_weights,
+    require_weights,
+    require_whole_weights,
+)
 from lavibridge.connectors.base import Connector
 from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
 from lavibridge.core.device import dtype_name, pick_device
 from lavibridge.core.errors import ModelError
+from lavibridge.core.placement import Quantization
 from lavibridge.diffusion import objective
 from lavibridge.diffusion.weighting.base import Weighting
 from lavibridge.language.base import LanguageModel
@@ -105,10 +111,14 @@ class Bridge(nn.Module):
         return lora.has_lora(self.language.backbone) or self.connector.reading.queries is not None
 
     def features(self, prompts: Sequence[str], negative: bool = False) -> TextFeatures:
-        """Return the language model's features of prompts, with gradients only if it has LoRA."""
+        """Return the language model's features of prompts, with gradients only if it has LoRA.
+
+        A proxy revises the prompts first, but not negative ones.
+        """
         encode = self.language.encode_negative if negative else self.language.encode
+        texts = prompts if negative else self.language.revise(prompts)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_through_language):
-            return encode(prompts, self.connector.reading)
+            return encode(texts, self.connector.reading)
 
     def condition(self, prompts: Sequence[str], t: Num[Tensor, " batch"] | None = None) -> Conditioning:
         """The conditioning of prompts, at the vision model's times ``t`` for time-aware connectors."""
@@ -124,6 +134,7 @@ class Bridge(nn.Module):
         """Return each sample's loss at the schedule's steps ``t``, unweighted by default."""
         if self.is_merged:
             raise ModelError("a merged bridge cannot be trained: call unmerge() first")
+        require_own_weights(self, "train")
         x0 = batch.latents
         alpha, sigma, times = self.vision.alphas[t], self.vision.sigmas[t], self.vision.times[t]
         xt = objective.add_noise(x0, noise, alpha, sigma)
@@ -146,7 +157,11 @@ class Bridge(nn.Module):
         }
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write bridge.json, the connector, and LoRA in PEFT's layout. The frozen models are not copied."""
+        """Write bridge.json, the connector, and LoRA in PEFT's layout. The frozen models are not copied.
+
+        Raises ModelError if weights are on the meta device, or the denoiser's in files (offload).
+        """
+        require_own_weights(self, "save")
         for part in (self.language, self.connector):  # of the vision model, only LoRA is written
             require_weights(part, "save")
         saved_bridge.write_saved_bridge(
@@ -159,19 +174,22 @@ class Bridge(nn.Module):
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
+        quantize: Quantization | None = None,
     ) -> "Bridge":
         """Load a bridge that ``save_pretrained`` or a training run wrote.
 
         ``source`` is the folder or hub id of a saved bridge, a checkpoint, or a run folder, whose newest
         complete checkpoint is loaded, with averaged weights if it has them. ``dtype`` replaces the number
-        format of both frozen models. ``revision`` is the branch, tag or commit of a hub id. Raises RunError
-        if there is no bridge, or if its files have changed since it was saved.
+        format of both frozen models; ``quantize`` (8bit, 4bit) loads the linear layers of both in so many
+        bits. ``revision`` is the branch, tag or commit of a hub id. Raises RunError if there is no bridge, or
+        if its files have changed since it was saved.
         """
         stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(source, revision))
-        number_format = {} if dtype is None else {"dtype": dtype_name(dtype)}
+        changed = {} if dtype is None else {"dtype": dtype_name(dtype)}
+        changed |= {} if quantize is None else {"quantize": quantize}
         bridge = Bridge.compose(
-            {**stored.language, **number_format},
-            {**stored.vision, **number_format},
+            {**stored.language, **changed},
+            {**stored.vision, **changed},
             stored.connector,
             stored.language_lora,
             stored.vision_lora,
@@ -182,10 +200,21 @@ class Bridge(nn.Module):
         return bridge.to(pick_device(str(device))).eval()
 
     def merge(self) -> "Bridge":
-        """Merge LoRA into the weights for faster generation; call ``unmerge`` before further training."""
+        """Merge LoRA into the weights for faster generation; call ``unmerge`` before further training.
+
+        Raises ModelError if weights that have LoRA are quantised, offloaded or sharded.
+        """
         require_whole_weights(self, "merge")
         for model in (self.language, self.vision):
-            lora.merge_lora(model.backbone)
+            if lora.has_lora(model.backbone):
+                require_full_weights(model, "merge LoRA into")
+        return self.merge_full_weights()
+
+    def merge_full_weights(self) -> "Bridge":
+        """Merge LoRA as ``merge`` does, and leave it beside quantised weights."""
+        for model in (self.language, self.vision):
+            if model.placement.quantize is None:
+                lora.merge_lora(model.backbone)
         return self
 
     def unmerge(self) -> "Bridge":

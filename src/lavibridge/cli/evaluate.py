@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from lavibridge.cli.generate import PROXY
 from lavibridge.core.seeds import MAX_SEED
 
 _RUN = typer.Argument(
@@ -25,7 +26,8 @@ _OUT = typer.Option(
     "-o",
     metavar="FOLDER",
     help="Folder of the results.  [default: evaluation/SUITE in the run folder; for a vision model "
-    "runs/evaluation/NAME/SUITE; for a pair evaluation/LANGUAGE+VISION/SUITE in the pivot]",
+    "runs/evaluation/NAME/SUITE; for a pair evaluation/LANGUAGE+VISION/SUITE in the pivot, in runs for that "
+    "in the package]",
 )
 _CATEGORY = typer.Option(None, "--category", "-c", help="Evaluate only this category; repeatable.")
 _LIMIT = typer.Option(None, "--limit", "-n", min=1, help="Maximum number of prompts per category.")
@@ -64,6 +66,7 @@ _SEED = typer.Option(
 def evaluate(
     run: str = _RUN,
     pivot: Path | None = _PIVOT,
+    proxy: str | None = PROXY,
     suite: str = _SUITE,
     out: Path | None = _OUT,
     category: list[str] | None = _CATEGORY,
@@ -98,8 +101,10 @@ def evaluate(
     pair = pivot_and_pair(run, pivot)
     more = [_metric(each) for each in metric or ()]
     _check_arguments(run, suite, out, quality, drawn)
-    pipe = None if drawn else open_pipeline(run, pair, evaluation_device())
-    origin = {} if pipe is None or pivot is None else pipe.bridge.origin
+    if drawn and proxy is not None:
+        raise typer.BadParameter("--proxy revises prompts, and --drawn generates no images: leave one out")
+    pipe = None if drawn else open_pipeline(run, pair, evaluation_device(), proxy)
+    origin = {} if pipe is None or pair is None else pipe.bridge.origin
     results = evaluate_bridge(
         Path(run) if pipe is None else pipe,
         suite,

@@ -13,7 +13,9 @@ from lavibridge.core.seeds import MAX_SEED
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from lavibridge.bridge import Bridge
     from lavibridge.generation.pipeline import BridgePipeline
+    from lavibridge.language.parts.proxy import ProxySettings
 
 _RUN = typer.Argument(
     metavar="RUN",
@@ -27,7 +29,21 @@ _PIVOT = typer.Option(
     metavar="FOLDER",
     help="Pivot that LANGUAGE+VISION belong to (see `lavi pivot`).  [default: the one in the package]",
 )
-_PROMPTS = typer.Argument(metavar="PROMPT...", help="One or more prompts, each in quotes.")
+PROXY = typer.Option(
+    None,
+    "--proxy",
+    metavar="SETTINGS",
+    help="Let a remote model revise the prompts: a YAML file or '{endpoint: URL, model: NAME, ...}' (fields: "
+    "`lavi show proxy`).  [default: the bridge's own language.proxy]",
+)
+_IMAGE = typer.Option(
+    None,
+    "--image",
+    metavar="FILE",
+    help="Draw what this picture shows, with RUN = ENCODER+VISION: an image encoder and a vision model of a "
+    "pivot. It replaces the prompts. Repeatable.",
+)
+_PROMPTS = typer.Argument(None, metavar="[PROMPT...]", help="One or more prompts, each in quotes.")
 _OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Folder of the PNG files.")
 _SEED = typer.Option(
     0,
@@ -77,8 +93,10 @@ _BATCH_SIZE = typer.Option(
 
 def generate(
     run: str = _RUN,
-    prompts: list[str] = _PROMPTS,
+    prompts: list[str] | None = _PROMPTS,
+    image: list[Path] | None = _IMAGE,
     pivot: Path | None = _PIVOT,
+    proxy: str | None = PROXY,
     out: Path = _OUT,
     seed: int = _SEED,
     count: int = _COUNT,
@@ -98,31 +116,29 @@ def generate(
     lavi generate runs/quickstart "a red circle" --steps 50 --guidance 5 --guidance-interval 0 0.6
     lavi generate mini-pixart "a red circle" --steps 50 --step-cache 0.1
     lavi generate mini-bert+mini-pixart "a red circle" --pivot pivots/mini
+    lavi generate mini-clip+mini-sd --image scene.png --pivot pivots/mini
 
     Prints the path of each PNG on stdout as soon as the file is written. After Ctrl-C or a failed image, all
-    finished images remain. Each PNG holds its prompt, seed, steps and guidance scale.
+    finished images remain. Each PNG holds its prompt, also as a proxy revised it, and its settings.
     """
     from lavibridge.core.log import progress_bar
     from lavibridge.generation.checks import check_step_cache
     from lavibridge.generation.quality import read_quality
-    from lavibridge.pivot.folder import pivot_and_pair
     from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
-    _refuse_files(prompts)
     check_step_cache(step_cache)
     refuse_output_inside_inputs(out, "--out", input_paths_of(run))
     defaults = read_quality(quality)
     steps = defaults.num_inference_steps if steps is None else steps
     interval = guidance_interval or defaults.guidance_interval
-    pipe = open_pipeline(run, pivot_and_pair(run, pivot))
+    pipe, inputs, sources = _open(run, prompts or [], image or [], pivot, proxy, prompt_weighting)
     scale = pipe.bridge.default_guidance_scale if guidance is None else guidance
-    metadata = {"num_inference_steps": str(steps), "guidance_scale": str(scale)}
-    metadata |= _unusual(quality, interval, step_cache, prompt_weighting)
-    requested = [(prompt, seed + number) for prompt in prompts for number in range(count)]
+    metadata = _settings(steps, scale, quality, interval, step_cache, prompt_weighting)
+    requested = [each | {"seed": str(seed + number)} for each in sources for number in range(count)]
     with PictureWriter(out, requested, metadata) as writer, progress_bar("steps") as bar:
         task = bar.add_task("generating", total=steps * -(-len(requested) // batch_size), status="")
         pipe(
-            prompts,
+            inputs,
             num_inference_steps=steps,
             guidance_scale=scale,
             num_images_per_prompt=count,
@@ -137,20 +153,102 @@ def generate(
         )
 
 
-def open_pipeline(run: str, pair: tuple[Path, str, str] | None, device: str = "auto") -> "BridgePipeline":
-    """Open a pipeline for the argument RUN; ``pair`` is the result of `pivot_and_pair`."""
+def _open(
+    run: str,
+    prompts: list[str],
+    image: list[Path],
+    pivot: Path | None,
+    proxy: str | None,
+    prompt_weighting: bool,
+) -> "tuple[BridgePipeline, list[str] | list[Image], list[dict[str, str]]]":
+    """Return the pipeline, its prompts or pictures, and the metadata of each of these."""
+    from lavibridge.pivot.folder import pivot_and_pair
+
+    if bool(prompts) == bool(image):
+        raise typer.BadParameter("give prompts, or pictures with --image: one of the two")
+    _refuse_files(prompts)
+    pair = pivot_and_pair(run, pivot)
+    if image:
+        if proxy is not None:
+            raise typer.BadParameter("--proxy revises prompts, and --image has none: leave one out")
+        pictures = _read_pictures(image)
+        return _open_image_pipeline(pair), pictures, [{"image": str(each)} for each in image]
+    pipe = open_pipeline(run, pair, proxy=proxy)
+    return pipe, prompts, _prompt_metadata(pipe.bridge, prompts, prompt_weighting)
+
+
+def _prompt_metadata(bridge: "Bridge", prompts: list[str], prompt_weighting: bool) -> list[dict[str, str]]:
+    """Return the prompt of each image, and what a proxy made of it."""
+    from lavibridge.generation.emphasis import read_emphasis
+    from lavibridge.generation.prompt_encoding import revised_metadata
+
+    texts = revised_metadata(bridge, [read_emphasis(each, prompt_weighting).text for each in prompts])
+    return [{"prompt": prompt} | text for prompt, text in zip(prompts, texts, strict=True)]
+
+
+def _read_pictures(paths: list[Path]) -> "list[Image]":
+    """Decode pictures. Raises DataError, naming the file, if one cannot be read."""
+    from lavibridge.core.errors import DataError
+    from lavibridge.data.pictures.decoding import decode_picture_file
+
+    pictures = []
+    for path in paths:
+        try:
+            pictures.append(decode_picture_file(path))
+        except DataError as error:
+            raise DataError(f"--image {path}: {error}") from None
+    return pictures
+
+
+def _open_image_pipeline(pair: tuple[Path, str, str] | None) -> "BridgePipeline":
+    """Open a pipeline of an image encoder and a vision model. Raises RecipeError if RUN is no pair."""
+    from lavibridge.core.errors import RecipeError
     from lavibridge.generation.pipeline import BridgePipeline
 
     if pair is None:
-        return BridgePipeline.from_pretrained(run, device=device)
-    return BridgePipeline.from_pivot(*pair, device=device)
+        raise RecipeError(
+            "--image needs an image encoder and a vision model of a pivot, such as mini-clip+mini-sd"
+        )
+    pivot, encoder, vision = pair
+    return BridgePipeline.from_pivot(pivot, None, vision, image_encoder=encoder)
+
+
+def open_pipeline(
+    run: str, pair: tuple[Path, str, str] | None, device: str = "auto", proxy: str | None = None
+) -> "BridgePipeline":
+    """Open a pipeline for RUN, with --proxy; ``pair`` is the result of `pivot_and_pair`."""
+    from lavibridge.generation.pipeline import BridgePipeline
+
+    settings = None if proxy is None else read_proxy(proxy)
+    pipe = (
+        BridgePipeline.from_pretrained(run, device=device)
+        if pair is None
+        else BridgePipeline.from_pivot(*pair, device=device)
+    )
+    if settings is not None:
+        pipe.bridge.language.use_proxy(settings)
+    return pipe
+
+
+def read_proxy(value: str) -> "ProxySettings":
+    """Read the option --proxy: a file, or settings in YAML's short form. Raises RecipeError."""
+    from lavibridge.core.config import validate_config
+    from lavibridge.core.errors import RecipeError
+    from lavibridge.core.yaml_text import parse_yaml, read_yaml_file
+    from lavibridge.language.parts.proxy import ProxySettings
+
+    is_inline = value.lstrip().startswith("{")
+    found = parse_yaml(value, "--proxy") if is_inline else read_yaml_file(Path(value))
+    if not isinstance(found, dict):
+        raise RecipeError("--proxy must be a YAML file, or settings such as '{endpoint: URL, model: NAME}'")
+    return validate_config(ProxySettings, found, "--proxy")
 
 
 class PictureWriter:
     """Writes each image as it is finished; a context that reports, if some are missing, how many it wrote."""
 
-    def __init__(self, out: Path, requested: list[tuple[str, int]], metadata: dict[str, str]) -> None:
-        """``requested`` has the prompt and seed of each image, ``metadata`` the settings of all."""
+    def __init__(self, out: Path, requested: list[dict[str, str]], metadata: dict[str, str]) -> None:
+        """``requested`` has what each image was made from, ``metadata`` the settings of all."""
         self.out = out
         self.requested = requested
         self.metadata = metadata
@@ -161,14 +259,15 @@ class PictureWriter:
         from lavibridge.core.lock import hold_lock
         from lavibridge.generation.image_files import save_png
 
-        prompt, seed = self.requested[number]
+        own = self.requested[number]
         with hold_lock(
             self.out, waits=f"another process is writing to {self.out}"
         ):  # another process may write there too
             first = 1 + max((_number(path) for path in self.out.glob("*.png")), default=0)
-            path = self.out / f"{first:04d}-{_slug(prompt)}-seed{seed}.png"
+            stem = own["prompt"] if "prompt" in own else Path(own["image"]).stem
+            path = self.out / f"{first:04d}-{_slug(stem)}-seed{own['seed']}.png"
             try:
-                save_png(path, picture, {"prompt": prompt, "seed": str(seed)} | self.metadata)
+                save_png(path, picture, own | self.metadata)
             finally:  # Ctrl-C may arrive after the file exists
                 if path.exists():
                     self.written += 1
@@ -187,14 +286,21 @@ class PictureWriter:
             )
 
 
-def _unusual(
-    quality: str, interval: tuple[float, float], step_cache: float | None, prompt_weighting: bool
+def _settings(
+    steps: int,
+    scale: float,
+    quality: str,
+    interval: tuple[float, float],
+    step_cache: float | None,
+    prompt_weighting: bool,
 ) -> dict[str, str]:
-    """The settings that differ from the defaults, as metadata of a PNG."""
+    """Return steps and scale, and the settings that differ from the defaults, as metadata of a PNG."""
     from lavibridge.diffusion.guidance import GUIDED_EVERYWHERE
     from lavibridge.generation.quality import EXACT_QUALITY
 
-    metadata = {} if quality == EXACT_QUALITY else {"quality": quality}
+    metadata = {"num_inference_steps": str(steps), "guidance_scale": str(scale)}
+    if quality != EXACT_QUALITY:
+        metadata["quality"] = quality
     if interval != GUIDED_EVERYWHERE:
         metadata["guidance_interval"] = " ".join(str(each) for each in interval)
     if step_cache is not None:

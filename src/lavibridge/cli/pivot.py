@@ -150,6 +150,31 @@ def _add_vision(
     print(add(pivot, recipe, name or name_of(model), resume=resume))
 
 
+@app.command("add-image-encoder")
+def _add_image_encoder(
+    folder: Path = FOLDER,
+    model: str = MODEL,
+    settings: list[str] | None = SETTINGS,
+    name: str | None = NAME,
+) -> None:
+    """Add an image encoder: its half learns to fill the slots of each picture's caption.
+
+    \b
+    lavi pivot add-image-encoder pivots/mini mini-clip
+    lavi pivot add-image-encoder pivots/mini openai/clip-vit-base-patch32 "data={kind: folder, path: photos}"
+
+    Needs pictures with captions. Every vision model of the pivot then draws what a picture shows (`lavi
+    generate ENCODER+VISION --image FILE`). Prints the folder of the half on stdout.
+    """
+    from lavibridge.pivot.folder import read_pivot
+    from lavibridge.training.pivot.image_regression import add_image_encoder as add
+    from lavibridge.training.pivot.recipes import added_recipe, name_of
+
+    pivot = read_pivot(folder)
+    recipe = added_recipe(pivot, "image_encoder", model, settings or [], None)
+    print(add(pivot, recipe, model, name or name_of(model)))
+
+
 @app.command("show")
 def _show(folder: Path = FOLDER, category: str = CATEGORY) -> None:
     """List the halves of a pivot, and the score of each pair.

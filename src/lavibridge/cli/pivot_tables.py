@@ -33,10 +33,11 @@ def print_table(rows: Iterable[Row]) -> None:
 
 def half_rows(pivot: "PivotFolder") -> Iterator[Row]:
     """Each half of a pivot, and how well it learned."""
+    from lavibridge.pivot.folder import SIDES
     from lavibridge.pivot.half import read_half
 
     yield "half", "model", "fvu", "n", "learned from"
-    for side in ("language", "vision"):
+    for side in SIDES:
         for name in pivot.names(side):
             half = read_half(pivot, side, name).description
             learning = half.learning

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import typer
 
+from lavibridge.cli.generate import PROXY, read_proxy
+
 _RUNS = typer.Argument(
     None,
     metavar="[RUN...]",
@@ -44,6 +46,7 @@ _LOG_PROMPTS = typer.Option(False, "--log-prompts", help="Log prompts.  [default
 def serve(
     runs: list[str] | None = _RUNS,
     pivot: Path | None = _PIVOT,
+    proxy: str | None = PROXY,
     host: str = _HOST,
     port: int = _PORT,
     token: str | None = _TOKEN,
@@ -86,9 +89,14 @@ def serve(
         from lavibridge.serve.web import server
 
         limits = Limits(queue=queue, batch_size=batch_size, count=max_count, steps=max_steps, side=max_side)
-        pairs = None if pivot is None else PivotPairs(pivot, device, batch_size)
+        revising = None if proxy is None else read_proxy(proxy)
+        pairs = None if pivot is None else PivotPairs(pivot, device, batch_size, revising)
         app_state = server.make_app_state(
-            server.load_models(runs or [], device, batch_size), limits, runs_folder, log_prompts, pairs
+            server.load_models(runs or [], device, batch_size, revising),
+            limits,
+            runs_folder,
+            log_prompts,
+            pairs,
         )
         print(address_url(address, bound), flush=True)
         server.serve(app_state, address, bound, opens)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 SHOWN_PACKAGES = {
     "language": "language",
     "vision": "vision",
+    "image_encoder": "image_encoder",
     "connectors": "connectors",
     "data": "data",
     "metrics": "evaluation.metrics",
@@ -24,9 +25,9 @@ SHOWN_PACKAGES = {
 _WHAT = typer.Argument(
     None,
     metavar="[WHAT]",
-    help="A pool (languages, visions, connectors, data, metrics, prompts, samplers, weightings, timesteps, "
-    "optimizers, studies), a recipe (name or file), or PACKAGE.KIND such as connector.lavi or "
-    "study.ablation.  [default: everything]",
+    help="A pool (languages, visions, image_encoders, connectors, data, metrics, prompts, samplers, "
+    "weightings, timesteps, optimizers, studies), a recipe (name or file), proxy, or PACKAGE.KIND such as "
+    "connector.lavi or study.ablation.  [default: everything]",
 )
 
 
@@ -38,6 +39,7 @@ def show(what: str | None = _WHAT) -> None:
     lavi show languages                    one pool, kind by kind
     lavi show mini-llama_mini-sd_lavi      a recipe, with an explanation of every field
     lavi show connector.lavi               the settings of a component
+    lavi show proxy                        the settings of language.proxy
     """
     from lavibridge.study.shipped import shipped_studies
 
@@ -46,6 +48,12 @@ def show(what: str | None = _WHAT) -> None:
         return
     if what == "studies":
         _studies()
+        return
+    if what == "proxy":
+        from lavibridge.language.parts.proxy import ProxySettings
+
+        print(f"language.proxy: {first_sentence(ProxySettings.__doc__)}\n")
+        print("\n".join(show_fields(ProxySettings)))
         return
     package, _, kind = what.partition(".")
     if package == "study" and kind in shipped_studies():
@@ -125,6 +133,8 @@ def _properties(package: str, component: Any) -> list[str]:
     """The properties of a kind, from its class attributes."""
     if package == "language":
         models = getattr(component, "models", {})
+        if component.is_fallback:
+            return [f"tested with {', '.join(models)}"]
         return [f"reads {', '.join(models)}; read-out {component.read}"] if models else []
     if package == "vision":
         padding = "masked" if component.honours_mask else "removed, because the denoiser takes no mask"

@@ -110,7 +110,7 @@ class Connector(nn.Module, ABC):
         assert self.input_layer is not None  # needs_calibration ensures it
         fold_whitening(self.input_layer, compute_whitening(self.features_of(tokens)))
 
-    def features_of(self, tokens: Float[Tensor, "token layer width"]) -> Float[Tensor, "token width"]:
+    def features_of(self, tokens: Float[Tensor, "token layer width"]) -> Float[Tensor, "token _"]:
         """Return one feature per token, as the read-out computes it."""
         return self.read(tokens.transpose(0, 1)[None].float())[0]
 

@@ -22,7 +22,7 @@ from lavibridge.connectors.parts.perceiver import PerceiverBlock, perceiver_late
 from lavibridge.connectors.parts.pool import AttentionPool
 from lavibridge.connectors.parts.read_out import ReadOut, make_read_out
 from lavibridge.connectors.resampler import check_resampler_heads
-from lavibridge.core.contracts import TextFeatures, TextSpec, VisionSpec
+from lavibridge.core.contracts import Conditioning, TextFeatures, TextSpec, VisionSpec
 
 Slots = Float[Tensor, "batch slot pivot"]
 
@@ -79,6 +79,12 @@ class Pivot(Connector):
         """Return the vector that the vision half pools, whether or not the language model has its own."""
         pool = self.vision_half.pool
         return None if pool is None else pool(tokens, mask)
+
+    def condition_slots(self, slots: Slots) -> Conditioning:
+        """Return the vision half's conditioning for slots, whatever filled them."""
+        tokens = self.vision_half(slots)
+        mask, pool = _all_real(tokens), self.vision_half.pool
+        return Conditioning(tokens=tokens, mask=mask, pooled=None if pool is None else pool(tokens, mask))
 
 
 class _Half(nn.Module):

@@ -35,6 +35,10 @@ _CONTAINERS = (Mapping, list, tuple)
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
+HIDDEN_INPUT = "hidden_input"
+"""Type of a PydanticCustomError whose message must not repeat the value, which may be a secret."""
+
+
 def validate_config(model: type[ConfigT], mapping: Mapping[str, Any], where: str) -> ConfigT:
     """Validate a mapping as ``model``; ``where`` is the mapping's dotted path (may be empty).
 
@@ -56,6 +60,8 @@ def _explain(model: type[BaseModel], item: Mapping[str, Any], where: str) -> str
         return f"{path}: unknown key{did_you_mean(location[-1], known)}{listed}"
     if item["type"] == "missing":
         return f"{path}: this required key is missing"
+    if item["type"] == HIDDEN_INPUT:
+        return f"{path}: {item['msg']}"
     message = str(item["msg"]).removeprefix("Value error, ")
     text = f"{path}: {message[:1].lower() + message[1:]}, found {item['input']!r}"
     is_turned = item["type"] in ("string_type", "path_type") and not isinstance(item["input"], _CONTAINERS)

@@ -65,6 +65,8 @@ class ReadingSpec:
     """Whether to return every token's features without its context as well (`TextFeatures.context_free`)."""
     queries: Float[Tensor, "query width"] | None = None
     """Vectors appended to each prompt's tokens; the features are then those of the vectors."""
+    keeps_prompt: bool = False
+    """Whether the features of the prompt's tokens precede those of the vectors."""
 
 
 LAST_LAYER = ReadingSpec()

@@ -19,6 +19,14 @@ class ModelError(LaviError):
     """A model is unusable: not found, of another family, or of sizes that do not fit the other part."""
 
 
+class RemoteModelError(LaviError):
+    """A model behind an API is unusable: out of reach, without a key, or without a usable answer."""
+
+
+class PromptRefusedError(RemoteModelError):
+    """A remote model refused a prompt, or answered nothing usable to it."""
+
+
 class RunError(LaviError):
     """A run folder is unusable: it exists already, has no complete checkpoint, or is damaged."""
 

@@ -13,6 +13,7 @@ docs/decisions/0019 lists what is stored where, and by which key.
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,19 +45,20 @@ _SETTLED = 2.0
 """Minimum age in seconds of a file with a cached hash: a younger one may change without a new time stamp."""
 
 
-def source_identity(source: str, revision: str | None = None, config: str | None = None) -> str:
+def source_identity(
+    source: str, revision: str | None = None, config: str | None = None, variant: str | None = None
+) -> str:
     """Return the identity of a model as recipes name it; for a hub id, its commit.
 
-    ``config`` is the configuration that a recipe names for a single file. Raises ModelError if the source is
-    no model.
+    ``config`` is the configuration that a recipe names for a single file, and ``variant`` the number format
+    in the names of the files that it loads. Raises ModelError if the source is no model.
     """
+    if variant is not None:
+        return f"{source_identity(source, revision, config)} variant {variant}"
     if source == RANDOM:
         return RANDOM
-    file = find_gguf(source, revision)
-    if file is not None:
-        return cached_file_hash(file)
     configuration = find_configuration(source, config, revision)
-    file = find_single_file(source, revision)
+    file = find_single_file(source, revision) or find_gguf(source, revision)
     if file is not None:
         own = cached_file_hash(file)
         return own if configuration is None else f"{own} with {source_identity(configuration)}"
@@ -70,17 +72,19 @@ def source_identity(source: str, revision: str | None = None, config: str | None
     raise ModelError(f"'{source}' has neither model_index.json nor config.json: it is not a model folder")
 
 
-def model_identity(model: nn.Module, config: Any, *folded: str) -> str:
+def model_identity(model: nn.Module, config: Any, *folded: str, added: Sequence[str] = ("variant",)) -> str:
     """Return class, files and options of a pretrained model: everything that affects its numbers, but not its
     location.
 
-    `folded` are the hashes of weights that were added into the model's own.
+    ``folded`` are the hashes of weights that were added into the model's own. ``added`` are options without
+    which models were identified before; they count unless they are None.
     """
     is_toy = config.source == RANDOM
-    options = config.model_dump(mode="json", exclude={"source", "revision"})
+    options = config.model_dump(mode="json", exclude={"source", "revision", "proxy"})
     configuration = options.pop("config", None)
-    if options.get("variant", "") is None:
-        del options["variant"]  # models had the same identity before there were variants
+    for name in added:
+        if options.get(name, "") is None:
+            del options[name]
     files = weights_hash(model) if is_toy else source_identity(config.source, config.revision, configuration)
     return json.dumps([type(model).__name__, files, options, *folded], sort_keys=True)
 

@@ -68,9 +68,14 @@ def kind_of(package: str, component: object) -> str:
 def detect_kind(package: str, source: str, revision: str | None = None) -> str:
     """Return the kind whose family accepts the model at ``source``, without loading weights.
 
-    Raises ModelError unless exactly one family accepts it.
+    A family that is a fallback (`is_fallback`) is asked only where no other accepts. Raises ModelError unless
+    exactly one family accepts the model.
     """
-    fitting = [kind for kind in kinds(package) if load_kind(package, kind).accepts(source, revision)]
+    families = {kind: load_kind(package, kind) for kind in kinds(package)}
+    fallbacks = [kind for kind, family in families.items() if getattr(family, "is_fallback", False)]
+    first = [kind for kind in families if kind not in fallbacks]
+    fitting = [kind for kind in first if families[kind].accepts(source, revision)]
+    fitting = fitting or [kind for kind in fallbacks if families[kind].accepts(source, revision)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:

@@ -15,7 +15,7 @@ from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_on_hub, p
 from lavibridge.core.paths import configurations_folder, expand_path, models_folder
 
 GGUF = ".gguf"
-"""Suffix of a language model as one file, in the format of llama.cpp."""
+"""Suffix of a model as one file in the format of llama.cpp: a language model, or a denoiser alone."""
 SAFETENSORS = ".safetensors"
 """Suffix of a vision model as one file: a single-file checkpoint."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".h5", ".msgpack")
@@ -50,14 +50,11 @@ def find_model_file(source: str, name: str, revision: str | None = None) -> Path
     Raises ModelError if the source does not exist or is a single file.
     """
     root = locate_source(source, revision)
-    for suffix, format, room in (
-        (GGUF, "GGUF", "language"),
-        (SAFETENSORS, "safetensors", "vision"),
-    ):
+    for suffix, what in ((GGUF, "GGUF"), (SAFETENSORS, "safetensors")):
         if root.lower().endswith(suffix) and not Path(root).is_dir():
             raise ModelError(
-                f"'{source}' is a {format} file, but only {room} models can be read from {format} files: "
-                "give a folder or a hub id"
+                f"'{source}' is a {what} file, and its {name} is needed, which a file does not have: give a "
+                "folder or a hub id (image models can be read from either format, language models from GGUF)"
             )
     path = Path(root) / name if Path(root).is_dir() else _from_hub(root, name, revision)
     return path if path is not None and path.is_file() else None
@@ -101,11 +98,14 @@ def find_gguf(source: str, revision: str | None = None) -> Path | None:
 
 
 def find_single_file(source: str, revision: str | None = None) -> Path | None:
-    """Return the local path of the safetensors file that a source names, or None if it names no such file.
+    """Return the local path of the safetensors or GGUF file that a source names, or None if it names none.
 
     Raises ModelError if the source does not exist.
     """
-    return None if source == RANDOM else _find_file(locate_source(source, revision), SAFETENSORS, revision)
+    if source == RANDOM:
+        return None
+    root = locate_source(source, revision)
+    return _find_file(root, SAFETENSORS, revision) or _find_file(root, GGUF, revision)
 
 
 def find_configuration(source: str, config: str | None, revision: str | None = None) -> str | None:

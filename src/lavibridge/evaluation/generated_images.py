@@ -19,6 +19,7 @@ from lavibridge.evaluation.records import Record, RecordKey, image_record
 from lavibridge.generation.image_files import save_png
 from lavibridge.generation.nonfinite_images import NonfiniteImageError
 from lavibridge.generation.pipeline import BridgePipeline
+from lavibridge.generation.prompt_encoding import revised_metadata
 from lavibridge.generation.quality import EXACT_QUALITY
 
 _CHUNK = 32
@@ -82,10 +83,14 @@ def generate_missing_images(
         for start in range(0, len(todo), _CHUNK):
             chunk = todo[start : start + _CHUNK]
             pictures, reasons = _drawn(bridge, chunk, settings)
-            for place, (task, picture) in enumerate(zip(chunk, pictures, strict=True)):
+            revised: list[dict[str, str]] = [{}] * len(chunk)
+            if isinstance(bridge, Bridge):
+                revised = revised_metadata(bridge, [task.prompt for task in chunk])
+            for place, (task, picture, text) in enumerate(zip(chunk, pictures, revised, strict=True)):
                 made = ""
                 if picture is not None:
-                    save_png(out / task.file, picture, {"prompt": task.prompt, "seed": str(task.seed)})
+                    metadata = {"prompt": task.prompt, "seed": str(task.seed)} | text
+                    save_png(out / task.file, picture, metadata)
                     made = file_sha256(out / task.file)
                 drawing, reason = plan.drawings.get(task.key, -1) + 1, reasons.get(place, "")
                 log.write(image_record(task, drawing, drawn_with, made, reason))

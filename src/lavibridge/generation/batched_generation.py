@@ -3,9 +3,9 @@
 texts --encode once--> for each batch: RequestState --denoise, step by step--> latents --decode--> images
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtyping import Float
@@ -36,6 +36,8 @@ class BatchPrompts:
     negative_prompts: tuple[WeightedPrompt, ...]
     """One for each prompt."""
     images_per_prompt: int
+    encoded: Mapping[WeightedPrompt, EncodedPrompt] = field(default_factory=dict)
+    """Prompts that are encoded already: pictures in place of texts."""
 
     def prompt_of(self, picture: int) -> WeightedPrompt:
         """The prompt of an image, by the image's index from 0."""
@@ -73,7 +75,9 @@ class BatchedGeneration:
         Raises NonfiniteImageError, which holds the other images, if some are not finite.
         """
         negative_prompts = self.texts.negative_prompts if self.settings.is_ever_guided else ()
-        encoded = encode_prompts(bridge, (*negative_prompts, *self.texts.prompts), self.batch_size)
+        encoded = dict(self.texts.encoded)
+        texts = [each for each in (*negative_prompts, *self.texts.prompts) if each not in encoded]
+        encoded |= encode_prompts(bridge, texts, self.batch_size)
         images: list[Any] = []
         reasons: dict[int, str] = {}
         for start in range(0, len(self.texts), self.batch_size):

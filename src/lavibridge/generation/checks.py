@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from lavibridge.connectors.base import Connector
+from PIL import Image
+
+from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
 from lavibridge.core.seeds import MAX_SEED
@@ -21,6 +23,18 @@ def check_prompts(prompts: str | Sequence[str], prompt_weighting: bool = False) 
         found = f"prompt {', '.join(empty)} is empty" if empty else "there are no prompts"
         raise RecipeError(f"{found}: describe an image (guidance adds the empty prompt by itself)")
     return read_all
+
+
+def texts_and_pictures(
+    prompts: str | Sequence[str] | Image.Image | Sequence[Image.Image],
+) -> tuple[list[str], list[Image.Image]]:
+    """Return prompts that are texts, and those that are pictures. Raises RecipeError for a mixture."""
+    several = [prompts] if isinstance(prompts, str | Image.Image) else list(prompts)
+    texts = [each for each in several if isinstance(each, str)]
+    pictures = [each for each in several if isinstance(each, Image.Image)]
+    if texts and pictures:
+        raise RecipeError("the prompts are texts and pictures: draw them in two calls")
+    return texts, pictures
 
 
 def check_negative_prompts(
@@ -60,18 +74,27 @@ def check_step_cache(threshold: float | None) -> None:
         )
 
 
-def check_word_weights(prompts: Sequence[WeightedPrompt], connector: Connector) -> None:
-    """Raise RecipeError if prompts have word weights but the connector reads none of the prompt's tokens."""
-    if connector.reading.queries is not None and not all(each.is_plain for each in prompts):
+def check_word_weights(prompts: Sequence[WeightedPrompt], bridge: Bridge) -> None:
+    """Raise RecipeError if prompts have word weights but the bridge does not read these words."""
+    if all(each.is_plain for each in prompts):
+        return
+    if bridge.connector.reading.queries is not None:
         raise RecipeError(
             "word weights such as (word:1.2) have no effect with this connector, which reads learned queries "
             "instead of the prompt's tokens: remove the weights"
         )
+    if bridge.language.config.proxy is not None and not all(
+        each.is_plain or each.is_negative for each in prompts
+    ):
+        raise RecipeError(
+            "word weights such as (word:1.2) have no effect with a proxy (language.proxy), which revises the "
+            "prompt: remove the weights"
+        )
 
 
 def warn_about_long_prompts(prompts: Sequence[WeightedPrompt], language: LanguageModel) -> None:
-    """Warn about every prompt that exceeds the language model's token limit."""
-    texts = [each.text for each in prompts]
+    """Warn about every prompt, or its revision by a proxy, that exceeds the language model's token limit."""
+    texts = language.revise([each.text for each in prompts])
     counts = zip(texts, *language.count_tokens(texts), strict=True)
     for index, (text, kept, lost) in enumerate(counts, start=1):
         if lost:

@@ -3,25 +3,33 @@
 prompts --language model, in batches--> TextFeatures.split() --word weights--> EncodedPrompt
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from jaxtyping import Num
+from PIL import Image
 from torch import Tensor
 
 from lavibridge.bridge import Bridge
 from lavibridge.connectors.base import Connector
+from lavibridge.connectors.pivot import Pivot
 from lavibridge.core.contracts import Conditioning, TextFeatures
+from lavibridge.core.errors import ModelError
 from lavibridge.generation.emphasis import WeightedPrompt, apply_emphasis, emphasis_of_tokens
+from lavibridge.pivot.image_reader import ImageReader
 
 
 class EncodedPrompt:
     """The features of one prompt, and its conditioning, computed on first use."""
 
-    def __init__(self, features: TextFeatures) -> None:
-        """``features`` is a batch of one without padding."""
+    def __init__(self, features: TextFeatures, conditioning: Conditioning | None = None) -> None:
+        """``features`` is a batch of one without padding; ``conditioning`` likewise, if no connector is to
+        compute it from them.
+        """
         self.features = features
-        self._conditioning: Conditioning | None = None
+        self.is_conditioned = conditioning is not None
+        """Whether its conditioning does not come from the bridge's connector."""
+        self._conditioning = conditioning
 
     def condition(self, connector: Connector, t: Num[Tensor, " one"]) -> Conditioning:
         """Return the conditioning of this prompt, without padding, at the vision model's time ``t``.
@@ -36,11 +44,41 @@ class EncodedPrompt:
         return conditioning
 
 
+def encode_pictures(
+    bridge: Bridge, reader: ImageReader, pictures: Mapping[WeightedPrompt, Image.Image]
+) -> dict[WeightedPrompt, EncodedPrompt]:
+    """Encode pictures in place of prompts, one by one, so that each keeps its bits in every batch.
+
+    Raises ModelError if the bridge has no pivot.
+    """
+    if not isinstance(bridge.connector, Pivot):
+        raise ModelError("only a bridge of a pivot draws what a picture shows")
+    encoded = {}
+    for prompt, picture in pictures.items():
+        features = reader.features([picture])
+        conditioning = bridge.connector.condition_slots(reader.slots(features))
+        encoded[prompt] = EncodedPrompt(features, conditioning)
+    return encoded
+
+
+def revised_metadata(bridge: Bridge, prompts: Sequence[str]) -> list[dict[str, str]]:
+    """Return for each prompt the metadata of its image: the revised prompt, if a proxy revised it."""
+    texts = bridge.language.revise(prompts)
+    return [
+        {} if text == prompt else {"revised_prompt": text}
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
+
+
 def encode_prompts(
     bridge: Bridge, prompts: Sequence[WeightedPrompt], batch_size: int
 ) -> dict[WeightedPrompt, EncodedPrompt]:
-    """Encode each different prompt once, ``batch_size`` texts at a time."""
-    if not bridge.language.reads_negative_prompts_differently:
+    """Encode each different prompt once, ``batch_size`` texts at a time.
+
+    A proxy revises prompts first, but no negative ones.
+    """
+    language = bridge.language
+    if not language.reads_negative_prompts_differently and language.config.proxy is None:
         return _encode(bridge, prompts, batch_size, False)
     negative = [prompt for prompt in prompts if prompt.is_negative]
     positive = [prompt for prompt in prompts if not prompt.is_negative]

@@ -137,7 +137,10 @@ class RequestState:
         known = self._conditioning.get(self.is_guided)
         if known is not None:
             return known
-        conditioning: Conditioning = connector(TextFeatures.pad([text.features for text in self.texts]), t)
+        if any(text.is_conditioned for text in self.texts):  # their features do not fit the connector
+            conditioning = Conditioning.pad([text.condition(connector, t[:1]) for text in self.texts])
+        else:
+            conditioning = connector(TextFeatures.pad([text.features for text in self.texts]), t)
         if not connector.time_aware:
             self._conditioning[self.is_guided] = conditioning
         return conditioning

@@ -17,6 +17,7 @@ from typing import Any
 import diffusers
 
 from lavibridge.bridge import Bridge
+from lavibridge.bridge.weight_checks import require_full_weights
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import write_atomic, write_json
 from lavibridge.core.hub import is_local_only
@@ -62,6 +63,7 @@ def write_diffusers_folder(bridge: Bridge, folder: Path) -> None:
         raise ModelError(
             "a random toy has no folder with a text encoder: export a bridge between pretrained models"
         )
+    require_full_weights(vision, "export")
     root = _local(vision.config.source, vision.config.revision)
     index = read_model_json(str(root), "model_index.json")
     if index is None:

@@ -150,8 +150,8 @@ def _pipeline_class(bridge: Bridge) -> Any:
 
 def _features(bridge: Bridge, prompts: Sequence[WeightedPrompt]) -> TextFeatures:
     """The prompts' features, computed as in `BridgePipeline`."""
-    check_word_weights(prompts, bridge.connector)
-    warn_about_long_prompts(prompts, bridge.language)
+    check_word_weights(prompts, bridge)
+    warn_about_long_prompts([each for each in prompts if not each.is_negative], bridge.language)
     encoded = encode_prompts(bridge, prompts, len(prompts))
     return TextFeatures.pad([encoded[prompt].features for prompt in prompts])
 

@@ -13,6 +13,8 @@ from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
 from lavibridge.core.identity import model_identity
 from lavibridge.core.low_rank import FoldedLora
+from lavibridge.core.placement import Placement, Quantization
+from lavibridge.language.parts.proxy import ProxySettings, revise_prompts
 
 DEFAULT_TOKENS = 77
 """Number of tokens that the published U-Nets were trained with."""
@@ -43,11 +45,13 @@ class LanguageModel(nn.Module, ABC):
         """Number format of the frozen weights; LoRA weights and features are float32. bfloat16 changes
         features by about 1 % (median relative error 0.4 to 1.1 %, mini-llama and MiniLM, 128 captions). It
         saves memory everywhere, and time on processors that compute in it."""
-        quantize: Literal["8bit", "4bit"] | None = None
+        quantize: Quantization | None = None
         """Load the frozen weights in 8 or 4 bits (needs the extra `quantize`); LoRA on top stays float32."""
         template: str | None = None
         """Text around every prompt, with {prompt} in it, such as an instruction or a chat template. Features
         of the text before {prompt} are left out."""
+        proxy: ProxySettings | None = None
+        """A closed or remote model that revises every prompt before this model reads it."""
 
     lora_targets: tuple[str, ...]
     """Suffixes of the names of the layers that take LoRA, as published."""
@@ -57,6 +61,10 @@ class LanguageModel(nn.Module, ABC):
     """The limit in force: the configured one, or the default for this model."""
     spec: TextSpec
     backbone: nn.Module
+    placement: Placement = Placement()
+    """Where the frozen weights lie, and in which form."""
+    is_fallback: ClassVar[bool] = False
+    """Whether the family is asked only about models that no other family accepts."""
     reads_negative_prompts_differently: ClassVar[bool] = False
     """Whether `encode_negative` differs from `encode`."""
     folded: tuple[FoldedLora, ...] = ()
@@ -66,6 +74,20 @@ class LanguageModel(nn.Module, ABC):
     @abstractmethod
     def accepts(cls, source: str, revision: str | None = None) -> bool:
         """Whether this family can load the model at ``source``; reads its configuration only."""
+
+    def revise(self, prompts: Sequence[str]) -> list[str]:
+        """Return the texts to encode for a user's prompts: the proxy's revisions, or the prompts themselves.
+
+        The empty prompt stays empty, and a model on the meta device keeps all prompts. Raises
+        RemoteModelError if the proxy has no revision of a prompt and cannot get one.
+        """
+        if self.config.proxy is None or next(chain(self.parameters(), self.buffers())).is_meta:
+            return list(prompts)
+        return revise_prompts(self.config.proxy, prompts)
+
+    def use_proxy(self, settings: ProxySettings | None) -> None:
+        """Let a remote model revise prompts from now on, or none."""
+        self.config = self.config.model_copy(update={"proxy": settings})
 
     @classmethod
     def default_max_tokens(cls, config: "LanguageModel.Config") -> int:
@@ -144,4 +166,5 @@ class LanguageModel(nn.Module, ABC):
 
     def identity(self) -> str:
         """Return everything but the prompt that affects its features: files and options, not their place."""
-        return model_identity(self, self.config, *(each.sha256 for each in self.folded))
+        proxy = [] if self.config.proxy is None else [f"proxy {self.config.proxy.identity()}"]
+        return model_identity(self, self.config, *(each.sha256 for each in self.folded), *proxy)

@@ -14,7 +14,6 @@ class Bert(TransformersModel):
     models = {"bert": "BertModel"}  # noqa: RUF012 - a constant of the class
     lora_targets = ("self.query", "self.key", "self.value", "attention.output.dense")
     load_options = {"add_pooling_layer": False}  # noqa: RUF012 - a constant of the class
-    limits_positions = True
     learned_positions = True
     is_framed = True
     toy_template = "<s> $A </s>"

@@ -18,7 +18,6 @@ class ClipText(TransformersModel):
 
     models = {"clip_text_model": "CLIPTextModel", "clip": "CLIPTextModel"}  # noqa: RUF012 - a constant
     lora_targets = ("k_proj", "v_proj", "q_proj", "out_proj")
-    limits_positions = True
     learned_positions = True
     takes_queries = False
     is_framed = True

@@ -1,7 +1,7 @@
 """Gemma 2 and 3, decoder-only, without the vocabulary head and without a key-value cache.
 
 Gemma team 2024 (Gemma 2), arXiv 2408.00118; 2025 (Gemma 3), arXiv 2503.19786. From a Sana folder,
-its text_encoder is loaded. Of Gemma 3, only text models load, not the text part of a multimodal one.
+its text_encoder is loaded. The text part of a Gemma 3 that also reads images is `auto_model`'s.
 LoRA on q_proj, k_proj, v_proj, o_proj.
 """
 
@@ -17,6 +17,5 @@ class Gemma(TransformersModel):
     call_options = {"use_cache": False}  # noqa: RUF012 - a constant of the class
     read = "norm_mean"
     is_decoder = True
-    limits_positions = True
     toy_template = "<s> $A"
     toy = {**TOY_DECODER, "head_dim": 16}  # noqa: RUF012 - a constant of the class

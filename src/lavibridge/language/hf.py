@@ -16,19 +16,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
-from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
+from lavibridge.core.placement import Placement
+from lavibridge.core.quantization import quantize_linear_layers
 from lavibridge.core.sources import RANDOM
 from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.parts import attention_backend
+from lavibridge.language.parts.architecture import Architecture, configured_architecture
 from lavibridge.language.parts.block_stack import record_layers, stack_blocks
 from lavibridge.language.parts.byte_tokens import TOY_IDS, byte_tokenizer
 from lavibridge.language.parts.loading import (
+    build_on_meta,
     check_quantization,
+    class_name,
     load_language_config,
-    load_meta_model,
     load_model,
-    read_settings,
     stated_limit,
 )
 from lavibridge.language.parts.tokens import PLACE, PromptTokens, TokenBatch
@@ -47,17 +49,17 @@ class TransformersModel(LanguageModel):
     """Value of `model_type` in config.json -> class in Transformers; `source: random` takes the first."""
     load_options: ClassVar[Mapping[str, Any]] = {}
     """Arguments that the model is always built with."""
-    call_options: ClassVar[Mapping[str, Any]] = {}
+    call_options: Mapping[str, Any] = {}
     """Arguments that the model is always called with."""
     read: ClassVar[str] = "last"
     """The default read-out over layers."""
     is_decoder: ClassVar[bool] = False
     """Whether the model is decoder-only, which decides its default limit."""
-    limits_positions: ClassVar[bool]
-    """Whether prompts can have at most `max_position_embeddings` tokens."""
-    learned_positions: ClassVar[bool] = False
+    learned_positions: bool = False
     """Whether positions are learned vectors, so that a token's context-free features depend on its place."""
-    takes_queries: ClassVar[bool] = True
+    first_position: int = 0
+    """The position of a prompt's first token."""
+    takes_queries: bool = True
     """Whether the model accepts vectors in place of tokens."""
     pads: ClassVar[tuple[str, ...]] = ("pad",)
     """Special tokens to pad with, by preference. Without `see_padding` no real token attends to padding, so
@@ -77,14 +79,17 @@ class TransformersModel(LanguageModel):
         super().__init__()
         self.config = config
         check_quantization(config)
-        is_meta = device is not None and device.type == "meta"
-        described = (config, self.models, self._class, self.load_options)
+        self.placement = Placement.of(config, device)
+        is_meta = self.placement.is_meta
         if config.source == RANDOM:
             self.backbone, self.tokenizer = self._build_toy(device)
-        elif is_meta:
-            self.backbone, self.tokenizer = load_meta_model(*described), byte_tokenizer(self.toy_template)
         else:
-            self.backbone, self.tokenizer = load_model(*described)
+            architecture = self._architecture(config.source, config.revision)
+            if is_meta:
+                self.backbone = build_on_meta(architecture, self.placement.dtype)
+                self.tokenizer = byte_tokenizer(self.toy_template)
+            else:
+                self.backbone, self.tokenizer = load_model(config, architecture)
         self.backbone.requires_grad_(False).eval()
         self.recomputed: list[nn.Module] = []
         settings = self._sizes(self.backbone.config)
@@ -120,14 +125,14 @@ class TransformersModel(LanguageModel):
     @classmethod
     def default_max_tokens(cls, config: LanguageModel.Config) -> int:
         """Return the limit in force for ``config``, from the configurations of model and tokenizer."""
-        return cls._limit(config, cls._sizes(read_settings(config, cls.models, cls._class, cls.load_options)))
+        return cls._limit(config, cls._sizes(cls._architecture(config.source, config.revision).settings))
 
     def encode(self, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER) -> TextFeatures:
         """Features of prompts; see `LanguageModel.encode`."""
         layers = self._numbered(reading.layers)
         tokens = self.tokens(prompts)
         if reading.queries is not None:
-            return self._query_features(tokens, layers, reading.queries)
+            return self._query_features(tokens, layers, reading.queries, reading.keeps_prompt)
         device = next(self.backbone.parameters()).device
         ids, mask, kept = tokens.ids.to(device), tokens.mask.to(device), tokens.kept.to(device)
         seen = None if self.config.see_padding is True else mask.long()
@@ -183,14 +188,25 @@ class TransformersModel(LanguageModel):
         return None
 
     @classmethod
+    def _architecture(cls, source: str, revision: str | None) -> Architecture:
+        """Return the model's class and configuration. Raises ModelError for a model of another family."""
+        description, _ = load_language_config(source, revision)
+        model = cls._class(class_name(source, description, cls.models))
+        return configured_architecture(model, description, cls.load_options)
+
+    @classmethod
     def _sizes(cls, config: Any) -> Any:
         """The part of the configuration that states the sizes."""
         return config
 
     @classmethod
     def _positions(cls, settings: Any) -> int:
-        """The number of tokens that the model has positions for."""
-        return int(settings.max_position_embeddings) if cls.limits_positions else sys.maxsize
+        """The number of tokens that the model has positions for; relative positions have no limit."""
+        return int(getattr(settings, "max_position_embeddings", None) or sys.maxsize)
+
+    @classmethod
+    def _is_decoder(cls, settings: Any) -> bool:
+        return cls.is_decoder
 
     @classmethod
     def _limit(cls, config: LanguageModel.Config, settings: Any) -> int:
@@ -199,7 +215,7 @@ class TransformersModel(LanguageModel):
             return config.max_tokens
         if config.max_tokens is None or config.see_padding:
             own = DEFAULT_TOKENS
-        elif cls.is_decoder:
+        elif cls._is_decoder(settings):
             own = DECODER_TOKENS
         else:
             stated = None if config.source == RANDOM else stated_limit(config.source, config.revision)
@@ -209,9 +225,13 @@ class TransformersModel(LanguageModel):
         return max(2, min(own, cls._positions(settings) - len(before.encode())))
 
     def _query_features(
-        self, tokens: TokenBatch, layers: list[int], queries: Float[Tensor, "query width"]
+        self,
+        tokens: TokenBatch,
+        layers: list[int],
+        queries: Float[Tensor, "query width"],
+        keeps_prompt: bool,
     ) -> TextFeatures:
-        """Features of vectors that are appended to each prompt's real tokens."""
+        """Features of vectors behind each prompt's real tokens, and of these tokens if they are kept."""
         if not self.takes_queries or self.config.see_padding:
             raise ModelError(
                 f"the language model {self.config.source} takes tokens only, and the connector appends "
@@ -227,6 +247,10 @@ class TransformersModel(LanguageModel):
         vectors = vectors.index_put((rows, places), queries.to(vectors))
         seen = torch.arange(vectors.shape[1], device=ids.device) < places[:, -1:] + 1
         read, _ = self._run(layers, inputs_embeds=vectors, attention_mask=seen.long())
+        if keeps_prompt:
+            behind = torch.arange(ids.shape[1], vectors.shape[1], device=ids.device)
+            kept = torch.cat([tokens.kept.to(ids.device), behind])
+            return TextFeatures(hidden=read[:, :, kept], mask=seen[:, kept])
         hidden = read.transpose(1, 2)[rows, places].transpose(1, 2)
         return TextFeatures(hidden=hidden, mask=torch.ones_like(places, dtype=torch.bool))
 
@@ -236,7 +260,8 @@ class TransformersModel(LanguageModel):
         """Each token's features as a sequence of one token; equal tokens are computed once."""
         places = kept.expand_as(ids) if self.learned_positions else torch.zeros_like(ids)
         pairs, index = torch.stack([ids.flatten(), places.flatten()]).unique(dim=1, return_inverse=True)
-        positions = {"position_ids": pairs[1][:, None]} if self.learned_positions else {}
+        first = self.first_position
+        positions = {"position_ids": pairs[1][:, None] + first} if self.learned_positions else {}
         hidden, _ = self._run(layers, input_ids=pairs[0][:, None], **positions)
         return hidden[:, :, 0][index].unflatten(0, ids.shape).transpose(1, 2)
 
@@ -273,14 +298,17 @@ class TransformersModel(LanguageModel):
         return wanted
 
     def _build_toy(self, device: torch.device | None) -> tuple[Any, Any]:
-        model = self._class(next(iter(self.models.values())))
         with torch.random.fork_rng(devices=[]), device or nullcontext():
             torch.manual_seed(0)
-            backbone = self._fresh(model)
-        return backbone.to(pick_dtype(self.config.dtype)), byte_tokenizer(self.toy_template)
+            backbone = self._fresh()
+        backbone.to(self.placement.dtype)
+        if self.config.quantize is not None and not self.placement.is_meta:
+            quantize_linear_layers(backbone, self.config.quantize)
+        return backbone, byte_tokenizer(self.toy_template)
 
-    def _fresh(self, model: Any) -> Any:
-        """A toy of the class with new weights."""
+    def _fresh(self) -> Any:
+        """A toy of the first class with new weights."""
+        model = self._class(next(iter(self.models.values())))
         return model(model.config_class(**self.toy, **TOY_IDS), **self.load_options)
 
     @classmethod

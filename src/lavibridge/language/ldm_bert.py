@@ -14,7 +14,6 @@ class LdmBert(TransformersModel):
 
     models = {"ldmbert": "LDMBertModel"}  # noqa: RUF012 - a constant of the class
     lora_targets = ("q_proj", "k_proj", "v_proj", "out_proj")
-    limits_positions = True
     learned_positions = True
     is_framed = True
     toy_template = "<s> $A </s>"

@@ -17,6 +17,5 @@ class Llama(TransformersModel):
     lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj")
     call_options = {"use_cache": False}  # noqa: RUF012 - a constant of the class
     is_decoder = True
-    limits_positions = True
     toy_template = "<s> $A"
     toy = TOY_DECODER

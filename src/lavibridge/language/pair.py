@@ -21,6 +21,7 @@ from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.sources import RANDOM
 from lavibridge.language.base import LanguageModel
+from lavibridge.language.parts.proxy import ProxySettings
 
 
 class Pair(LanguageModel):
@@ -46,6 +47,7 @@ class Pair(LanguageModel):
         self.other = _passthrough(config.passthrough, device)
         self.lora_targets = self.inner.lora_targets
         self.backbone = self.inner.backbone
+        self.placement = self.inner.placement
         self.max_tokens = self.inner.max_tokens
         self.spec = replace(self.inner.spec, pooled=self.other.spec.pooled, passthrough=self.other.spec.width)
 
@@ -60,6 +62,11 @@ class Pair(LanguageModel):
         assert isinstance(config, Pair.Config)
         family, inner = _inner(config)
         return family.default_max_tokens(inner)
+
+    def use_proxy(self, settings: ProxySettings | None) -> None:
+        """Let a remote model revise the prompts that both models read."""
+        super().use_proxy(settings)
+        self.inner.use_proxy(settings)
 
     def encode(self, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER) -> TextFeatures:
         """Features of `source`, with the normed output of the passthrough model."""
@@ -103,7 +110,7 @@ class Pair(LanguageModel):
         return self.inner.count_tokens(prompts)
 
     def identity(self) -> str:
-        """The identities of both models."""
+        """The identities of both models; that of `source` includes the proxy."""
         return f"{self.inner.identity()} beside {self.other.identity()}"
 
 

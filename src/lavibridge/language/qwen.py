@@ -16,7 +16,6 @@ class Qwen(TransformersModel):
     call_options = {"use_cache": False}  # noqa: RUF012 - a constant of the class
     read = "norm_mean"
     is_decoder = True
-    limits_positions = True
     pads = ("pad", "eos")
     toy_template = "$A"
     toy = TOY_DECODER

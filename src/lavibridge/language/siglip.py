@@ -21,7 +21,6 @@ class SiglipText(TransformersModel):
         "siglip2": "Siglip2TextModel",
     }
     lora_targets = ("k_proj", "v_proj", "q_proj", "out_proj")
-    limits_positions = True
     learned_positions = True
     takes_queries = False
     toy_template = "$A </s>"

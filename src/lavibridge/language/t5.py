@@ -17,7 +17,6 @@ class T5(TransformersModel):
         "umt5": "UMT5EncoderModel",
     }
     lora_targets = ("SelfAttention.q", "SelfAttention.k", "SelfAttention.v", "SelfAttention.o")
-    limits_positions = False
     is_framed = True
     toy_template = "$A </s>"
     toy = {  # noqa: RUF012 - a constant of the class

@@ -16,12 +16,11 @@ class T5Gemma(TransformersModel):
     models = {"t5gemma": "T5GemmaEncoderModel"}  # noqa: RUF012 - a constant of the class
     lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj")
     load_options = {"is_encoder_decoder": False}  # noqa: RUF012 - a constant of the class
-    limits_positions = True
     toy_template = "<s> $A"
     toy = {**TOY_DECODER, "head_dim": 16}  # noqa: RUF012 - a constant of the class
 
-    def _fresh(self, model: Any) -> Any:
-        part = {**self.toy, **TOY_IDS}
+    def _fresh(self) -> Any:
+        part, model = {**self.toy, **TOY_IDS}, self._class("T5GemmaEncoderModel")
         return model(model.config_class(encoder=part, decoder=part, **self.load_options, **TOY_IDS))
 
     @classmethod

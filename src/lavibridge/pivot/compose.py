@@ -18,7 +18,8 @@ from lavibridge.connectors.pivot import Pivot
 from lavibridge.core.errors import ModelError
 from lavibridge.core.paths import expand_path
 from lavibridge.core.sources import resolve_source
-from lavibridge.pivot.folder import PivotFolder, Side, read_pivot
+from lavibridge.image_encoder.base import ImageEncoder
+from lavibridge.pivot.folder import PivotFolder, Side, add_command, read_pivot
 from lavibridge.pivot.half import (
     WEIGHTS,
     Model,
@@ -71,6 +72,8 @@ def bridge_of_halves(
 ) -> Bridge:
     """Return a bridge of two halves and their loaded models, as `open_half` returns them."""
     (language_half, language_model), (vision_half, vision_model) = language, vision
+    assert not isinstance(language_model, ImageEncoder)  # by its side
+    assert not isinstance(vision_model, ImageEncoder)
     options = {
         **config_of(language_half, vision_half).model_dump(),
         "slots": pivot.description.slots,
@@ -143,7 +146,7 @@ def _matched(
     shown = _source_of(choice)
     raise ModelError(
         f"{pivot.folder} has no {side} half for the model '{shown}' ({'; '.join(reasons)}); add it with "
-        f"`lavi pivot add-{side}`"
+        f"`{add_command(side)}`"
     )
 
 

@@ -2,6 +2,7 @@
 
     language model   its features of eight captions: the layers that the half reads, normed, averaged over
                      tokens; and the tokens into which its tokenizer cuts them
+    image encoder    its features of eight fixed pictures: the layers that the half reads, likewise
     vision model     its prediction for fixed latents and fixed conditioning, at a quarter of the schedule
 
     distance(a, b) = |a - b| / |b - mean of b over captions|
@@ -16,13 +17,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from lavibridge import lora
-from lavibridge.core.contracts import Conditioning, ReadingSpec
+from lavibridge.core.contracts import Conditioning, ReadingSpec, TextFeatures
+from lavibridge.image_encoder.base import ImageEncoder
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
@@ -37,7 +41,7 @@ CAPTIONS = (
     "an empty room",
 )
 """The captions; a change to them would invalidate every half's fingerprint."""
-TOLERANCE: Mapping[str, float] = {"language": 0.03, "vision": 0.06}
+TOLERANCE: Mapping[str, float] = {"language": 0.03, "vision": 0.06, "image_encoder": 0.03}
 """Largest distance at which two models count as the same. It is larger for vision models, because rounding
 errors grow through the denoiser's many layers."""
 TOKENS, VALUES = 8, 1024
@@ -53,9 +57,29 @@ def language_fingerprint(model: LanguageModel, layers: tuple[int, ...]) -> Float
     """Return one row for each caption; LoRA plays no part in it."""
     with lora.disable_adapters(model.backbone):
         features = model.encode(CAPTIONS, ReadingSpec(layers=layers))
+    return _mean_over_tokens(features)
+
+
+@torch.no_grad()
+def image_fingerprint(model: ImageEncoder, layers: tuple[int, ...]) -> Float[Tensor, "8 width"]:
+    """Return one row for each of eight pictures of waves, whose colours, directions and lengths differ."""
+    return _mean_over_tokens(model.encode(_pictures(), ReadingSpec(layers=layers)))
+
+
+def _mean_over_tokens(features: TextFeatures) -> Float[Tensor, "8 width"]:
     normed = functional.layer_norm(features.hidden, features.hidden.shape[-1:]).mean(dim=1)
     real = features.mask[..., None].to(normed)
     return ((normed * real).sum(1) / real.sum(1)).cpu()
+
+
+def _pictures() -> list[Image.Image]:
+    """Return the eight pictures; a change to them would invalidate every fingerprint of an image encoder."""
+    y, x, channel = np.meshgrid(np.arange(64) / 64, np.arange(64) / 64, np.arange(3), indexing="ij")
+    waves = [
+        np.sin(2 * np.pi * ((1 + number % 4) * x + (number // 2) * y + channel * number / 8))
+        for number in range(8)
+    ]
+    return [Image.fromarray((127.5 + 127.5 * wave).round().astype(np.uint8)) for wave in waves]
 
 
 def tokenizer_hash(model: LanguageModel) -> str:

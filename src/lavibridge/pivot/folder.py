@@ -4,6 +4,7 @@ pivot.json                  the identity and size of the space; written last
 recipe.yaml                 the recipe of the first two halves; later ones use its data and settings
 language/NAME/half.json     a language half, named after its model (`half.py`)
 vision/NAME/half.json       a vision half
+image_encoder/NAME/         an image-encoder half
 evaluation/PAIR/SUITE/      what `lavi evaluate` has measured of a pair, LANGUAGE+VISION
 """
 
@@ -11,7 +12,7 @@ import shutil
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from lavibridge import __version__
 from lavibridge.core.config import Config, validate_config
@@ -22,7 +23,9 @@ from lavibridge.core.paths import expand_path, models_folder
 FORMAT = 1
 """The format of pivot.json and half.json."""
 PIVOT, HALF, RECIPE = "pivot.json", "half.json", "recipe.yaml"
-Side = Literal["language", "vision"]
+Side = Literal["language", "vision", "image_encoder"]
+"""What a half belongs to: the package of its model's kinds, and its folder in the pivot."""
+SIDES: tuple[Side, ...] = get_args(Side)
 DescriptionT = TypeVar("DescriptionT", bound=Config)
 
 
@@ -59,8 +62,12 @@ class PivotFolder:
         return self.folder / side / name
 
     def evaluation(self, language: str, vision: str) -> Path:
-        """Return the folder of a pair's results, by suite, whether it exists or not."""
-        return self.folder / "evaluation" / f"{language}+{vision}"
+        """Return the folder of a pair's results, by suite, whether it exists or not.
+
+        It lies in the pivot, or in `runs` for the pivot in the package, which nobody writes into.
+        """
+        is_shipped = self.folder.resolve() == shipped_pivot_folder().resolve()
+        return (Path("runs") if is_shipped else self.folder) / "evaluation" / f"{language}+{vision}"
 
     def need(self, side: Side, name: str) -> Path:
         """Return the folder of a half. Raises RunError, which lists the existing halves, if there is none."""
@@ -68,9 +75,14 @@ class PivotFolder:
             raise RunError(
                 f"{self.folder} has no {side} half '{name}'{did_you_mean(name, self.names(side))} "
                 f"({side} halves: {', '.join(self.names(side)) or 'none'}); "
-                f"add one with `lavi pivot add-{side}`"
+                f"add one with `{add_command(side)}`"
             )
         return self.place(side, name)
+
+
+def add_command(side: Side) -> str:
+    """Return the command that adds a half."""
+    return f"lavi pivot add-{side.replace('_', '-')}"
 
 
 def read_pivot(source: str | PathLike[str]) -> PivotFolder:
@@ -103,8 +115,7 @@ def copy_pivot(pivot: PivotFolder, folder: Path) -> PivotFolder:
             raise RunError(f"{folder} is another pivot than {pivot.folder}: choose another --out")
     elif folder.exists():
         require_empty_folder(folder)
-    sides: tuple[Side, ...] = ("language", "vision")
-    for side in sides:
+    for side in SIDES:
         for name in pivot.names(side):
             if not (folder / side / name / HALF).is_file():
                 shutil.copytree(pivot.place(side, name), folder / side / name, dirs_exist_ok=True)
@@ -113,9 +124,14 @@ def copy_pivot(pivot: PivotFolder, folder: Path) -> PivotFolder:
     return read_pivot(folder)
 
 
+def shipped_pivot_folder() -> Path:
+    """Return the folder of the pivot in the package, whether this version ships one or not."""
+    return models_folder().parent / "pivot"
+
+
 def _shipped_pivot() -> Path:
     """Return the folder of the pivot in the package. Raises RunError if this version ships none."""
-    folder = models_folder().parent / "pivot"
+    folder = shipped_pivot_folder()
     if not (folder / PIVOT).is_file():
         raise RunError("this version ships no pivot: create one with `lavi pivot create`, and give --pivot")
     return folder

@@ -25,25 +25,34 @@ from lavibridge.core.config import Config
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import file_sha256, write_json
 from lavibridge.core.tensors import check_tensors_finite, check_tensors_fit, save_tensors
+from lavibridge.image_encoder.base import ImageEncoder
 from lavibridge.language.base import LanguageModel
 from lavibridge.pivot.fingerprint import (
     TOLERANCE,
     Fingerprint,
     distance,
+    image_fingerprint,
     language_fingerprint,
     tokenizer_hash,
     vision_fingerprint,
 )
-from lavibridge.pivot.folder import FORMAT, HALF, PivotFolder, Side, read_description
+from lavibridge.pivot.folder import FORMAT, HALF, PivotFolder, Side, add_command, read_description
 from lavibridge.vision.base import VisionModel
 
 WEIGHTS, FINGERPRINT = "half.safetensors", "fingerprint.safetensors"
 OPTIONS: Mapping[Side, tuple[str, ...]] = {
     "language": ("read", "language_blocks", "language_heads"),
     "vision": ("latents", "vision_blocks", "vision_heads"),
+    "image_encoder": ("read", "language_blocks", "language_heads"),
 }
-"""The connector's options that belong to a half; the options of Z belong to the pivot."""
-Model = LanguageModel | VisionModel
+"""The connector's options that belong to a half; the options of Z belong to the pivot. A half that fills Z
+is a `LanguageHalf`, whatever it reads."""
+Model = LanguageModel | VisionModel | ImageEncoder
+_DIFFERING: Mapping[Side, str] = {
+    "language": "features of the captions",
+    "vision": "predictions",
+    "image_encoder": "features of the pictures",
+}
 
 
 class Learning(Config):
@@ -68,7 +77,7 @@ class HalfDescription(Config):
     lavibridge: str
     """The version of lavibridge that wrote it."""
     side: Side
-    """Whether it is a language half or a vision half."""
+    """Whether it is a language half, a vision half or an image-encoder half."""
     pivot: str
     """The `id` of its pivot."""
     options: dict[str, Any]
@@ -111,7 +120,7 @@ def write_half(
     learning: Learning,
 ) -> None:
     """Write a half, with half.json last. Raises ModelError if a weight is not finite."""
-    side: Side = "language" if isinstance(model, LanguageModel) else "vision"
+    side = _side_of(model)
     check_tensors_finite(half.state_dict(), f"the {side} half")
     (folder / HALF).unlink(missing_ok=True)
     save_tensors(half.state_dict(), folder / WEIGHTS)
@@ -147,7 +156,7 @@ def read_half(pivot: PivotFolder, side: Side, name: str) -> StoredHalf:
         raise RunError(
             f"{folder} belongs to pivot {description.pivot}, but {pivot.folder} is pivot "
             f"{pivot.description.id}, and halves of two pivots do not fit: add its model to this pivot with "
-            f"`lavi pivot add-{side}`"
+            f"`{add_command(side)}`"
         )
     tensors = {file: _load(folder / file, description.files.get(file, "")) for file in (WEIGHTS, FINGERPRINT)}
     weights = tensors[WEIGHTS]
@@ -177,7 +186,7 @@ def mismatch(stored: StoredHalf, model: Model) -> str | None:
     found = distance(_fingerprint_of(model, config_of(stored)), stored.fingerprint)
     allowed = TOLERANCE[description.side]
     if found > allowed:
-        what = "features of the captions" if isinstance(model, LanguageModel) else "predictions"
+        what = _DIFFERING[description.side]
         return f"its {what} differ by {found:.1%}, more than {allowed:.0%}: it is another or fine-tuned model"
     return None
 
@@ -203,10 +212,20 @@ def config_of(*halves: StoredHalf) -> Pivot.Config:
 
 
 def _fingerprint_of(model: Model, config: Pivot.Config) -> Fingerprint:
-    """Compute the fingerprint of a model; for a language model, of the layers that ``config`` reads."""
+    """Compute the fingerprint of a model; of an encoder, of the layers that ``config`` reads."""
     if isinstance(model, VisionModel):
         return vision_fingerprint(model)
-    return language_fingerprint(model, make_read_out(config.read, model.spec).layers)
+    layers = make_read_out(config.read, model.spec).layers
+    if isinstance(model, ImageEncoder):
+        return image_fingerprint(model, layers)
+    return language_fingerprint(model, layers)
+
+
+def _side_of(model: Model) -> Side:
+    """Return the side of a pivot that a model belongs to."""
+    if isinstance(model, LanguageModel):
+        return "language"
+    return "vision" if isinstance(model, VisionModel) else "image_encoder"
 
 
 def _spec_of(model: Model) -> dict[str, int | None]:
@@ -217,12 +236,12 @@ def _spec_of(model: Model) -> dict[str, int | None]:
 
 
 def described(model: Model) -> dict[str, Any]:
-    """Return kind and options of a model, with the full path of a folder."""
-    package = "vision" if isinstance(model, VisionModel) else "language"
+    """Return kind and options of a model, with the full paths of its folder or file and its configuration."""
     options = model.config.model_dump(mode="json")
-    if Path(options["source"]).is_dir():
-        options["source"] = str(Path(options["source"]).resolve())
-    return {"kind": registry.kind_of(package, model), **options}
+    for name in ("source", "config"):
+        if options.get(name) is not None and Path(options[name]).exists():
+            options[name] = str(Path(options[name]).resolve())
+    return {"kind": registry.kind_of(_side_of(model), model), **options}
 
 
 def _load(path: Path, expected: str) -> dict[str, Tensor]:

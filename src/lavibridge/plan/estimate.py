@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 from lavibridge.bridge import Bridge
 from lavibridge.plan.devices import Device
-from lavibridge.plan.meta_model import ModelPart, model_parts
+from lavibridge.plan.meta_model import ModelPart, largest_unpacked_layer, model_parts
 from lavibridge.plan.metered_passes import (
     PassCost,
     encoding_pass,
@@ -100,12 +100,13 @@ def estimate_costs(recipe: Recipe, bridge: Bridge, batch: int, tokens: int | Non
     training = training_pass(bridge, recipe, batch, tokens, type)
     encoding = encoding_pass(bridge, recipe, batch)
     teacher = teacher_text_side_cost(bridge, recipe, batch, tokens, type)
-    every = model_parts(bridge, recipe.language.model_dump().get("quantize"))
+    bits = [section.model_dump().get("quantize") for section in (recipe.language, recipe.vision)]
+    every = model_parts(bridge, *bits)
     every += () if teacher is None else teacher.parts
     trained = sum(part.trained for part in every)
     settings = recipe.training
     gradients = 4 * trained
-    activations = max(0, training.peak - gradients)
+    activations = max(0, training.peak - gradients) + largest_unpacked_layer(bridge, *bits)
     return CostEstimate(
         parts=every,
         memory=MemoryEstimate(

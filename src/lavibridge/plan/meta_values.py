@@ -71,6 +71,8 @@ class MetaValues(TorchDispatchMode):
             return func(*args, **kwargs)
         if func is aten.unique_dim.default:
             return _all_different(args[0], args[1])
+        if func is aten._grouped_mm.default:
+            return _grouped_mm(*args)
         if func in INDEXING:
             args = (args[0], self._places(args[1]), *args[2:])
         known = self._known(func, args, kwargs)
@@ -182,6 +184,12 @@ def _costliest(func: Any, args: Any, kwargs: Any) -> Any:
         f"{', '.join(map(str, shapes))}), but a plan knows only its shape; train a few steps instead, whose "
         "time and memory the log has"
     )
+
+
+def _grouped_mm(a: Tensor, b: Tensor, ends: Tensor, *_: Any) -> Tensor:
+    """The output of a product in groups of rows, one matrix each; PyTorch derives it for bfloat16 only."""
+    groups = () if b.ndim == 3 else (len(ends),)  # in the backward pass, one product for each group
+    return a.new_empty(*groups, a.shape[0], b.shape[-1])
 
 
 def _all_different(values: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,6 +24,8 @@ LIKE = {
     ),
 }
 """Operations without a FLOP formula in PyTorch, and equivalent ones that have one."""
+FORMULAS = {aten._grouped_mm: lambda a, b, *_, **__: 2 * a.numel() * b.shape[-1]}
+"""FLOPs of operations that PyTorch has no formula for, such as the product with the matrices of experts."""
 BLOCK = 512
 """Allocation granularity in bytes, as in CUDA's allocator."""
 
@@ -83,7 +85,7 @@ class Meter(TorchDispatchMode):
         self, func: Any, args: Any, kwargs: Any, out: Any, inputs: list[Tensor], outputs: list[Tensor]
     ) -> None:
         packet = func._overloadpacket
-        formula = flop_registry.get(LIKE.get(packet, packet))
+        formula = FORMULAS.get(packet) or flop_registry.get(LIKE.get(packet, packet))
         flops = 0 if formula is None else int(formula(*args, **kwargs, out_val=out))
         traffic = sum(leaf.numel() * leaf.element_size() for leaf in (*inputs, *outputs))
         self.work.append(Operation(self.part, flops, traffic, outputs[0].element_size() == 2))

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from lavibridge.bridge import Bridge
 from lavibridge.core.device import pick_dtype
 from lavibridge.plan.alignment_plan import AlignmentPlan, plan_alignment
 from lavibridge.plan.devices import GIB, Device
 from lavibridge.plan.estimate import CostEstimate, MemoryEstimate, estimate_costs, seconds_of
-from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, with_changes
+from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, offloaded_bytes, with_changes
 from lavibridge.plan.metered_passes import drawing_pass
 from lavibridge.plan.search import SHARE, Configuration, search_configurations, variants
 from lavibridge.recipes.recipe import Recipe
@@ -55,7 +56,9 @@ class TrainingPlan:
     activations_checkpointed: int
     """Activations with `training.checkpointing`."""
     drawing: int
-    """Bytes beyond the weights that generating one image with guidance needs."""
+    """Bytes that generating one image with guidance needs, weights and program included."""
+    drawing_offloaded: int
+    """The same with the denoiser's blocks in files (`offload`)."""
     fits: bool
     """Whether the training fits, or the alignment of a recipe that only aligns."""
     flops: dict[str, int]
@@ -132,7 +135,7 @@ def make_plan(
         memory=memory,
         memory_total=memory.total,
         activations_checkpointed=checkpointed.memory.activations,
-        drawing=drawing_pass(bridge, recipe, terms.tokens, device.type).peak,
+        **_drawing(recipe, bridge, parts, device, terms.tokens),
         fits=fits,
         flops={name: each.flops(name) for each in found.passes for name in each.names()},
         operations=sum(len(each.operations) for each in found.passes),
@@ -155,6 +158,15 @@ def make_plan(
     if terms.price is None:
         return plan
     return replace(plan, cost=plan.hours_in_all * terms.devices * terms.price)
+
+
+def _drawing(
+    recipe: Recipe, bridge: Bridge, parts: tuple[ModelPart, ...], device: Device, tokens: int | None
+) -> dict[str, int]:
+    """Bytes that generating one image needs, with the denoiser's weights in memory and in files."""
+    needed = drawing_pass(bridge, recipe, tokens, device.type).peak + device.program
+    needed += sum(part.bytes for part in parts)
+    return {"drawing": needed, "drawing_offloaded": needed - offloaded_bytes(bridge, parts)}
 
 
 def _encoding_seconds(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lavibridge.core.sources import find_gguf
+from lavibridge.core.sources import GGUF, find_gguf, find_single_file
 from lavibridge.plan.devices import Device
 from lavibridge.plan.estimate import estimate_costs
 from lavibridge.plan.meta_model import build_meta_bridge, with_changes
@@ -64,6 +64,10 @@ def variants(recipe: Recipe) -> list[Changes]:
     language = recipe.language.model_dump()
     if language["quantize"] is None and find_gguf(language["source"], language["revision"]) is None:
         kept.append({**kept[-1], "language": {**kept[-1].get("language", {}), "quantize": "4bit"}})
+    vision = recipe.vision.model_dump()
+    is_file = find_single_file(vision["source"], vision["revision"]) is not None
+    if vision.get("quantize", "") is None and not (is_file and vision["source"].lower().endswith(GGUF)):
+        kept.append({**kept[-1], "vision": {**kept[-1].get("vision", {}), "quantize": "4bit"}})
     if recipe.training.checkpointing:
         return kept
     return [*kept, *({**each, "training": {"checkpointing": True}} for each in kept)]

@@ -50,8 +50,10 @@ def _memory(plan: TrainingPlan) -> list[str]:
 
 
 def _drawing(plan: TrainingPlan) -> str:
-    needed = plan.memory.weights + plan.drawing + plan.memory.program
-    return _row("generating one image", gib(needed)) + "   in total, with guidance"
+    return (
+        _row("generating one image", gib(plan.drawing))
+        + f"   in total, with guidance ({gib(plan.drawing_offloaded)} with offload)"
+    )
 
 
 def _work(plan: TrainingPlan) -> list[str]:

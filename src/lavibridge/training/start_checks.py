@@ -64,15 +64,20 @@ def _check_extras(recipe: Recipe) -> None:
     """Raise RecipeError if the recipe needs a package that is not installed."""
     component_of_section(OPTIMIZERS, recipe.training.optimizer).check_installed()
     for asked, package, extra in (
-        (recipe.language.model_dump().get("quantize") is not None, "bitsandbytes", "quantize"),
+        (any(_bits(recipe)), "bitsandbytes", "quantize"),
         (recipe.training.attention == "flash", "flash_attn", ""),
     ):
         if asked and find_spec(package) is None:
             how = f"pip install 'lavibridge[{extra}]'" if extra else "pip install flash-attn"
             raise RecipeError(
-                f"the recipe needs {package}, which is not installed: {how}, or leave out "
-                "language.quantize and training.attention=flash"
+                f"the recipe needs {package}, which is not installed: {how}, or leave out language.quantize, "
+                "vision.quantize and training.attention=flash"
             )
+
+
+def _bits(recipe: Recipe) -> list[str | None]:
+    """`quantize` of both models."""
+    return [section.model_dump().get("quantize") for section in (recipe.language, recipe.vision)]
 
 
 def _check_writable(out: Path) -> None:

@@ -20,6 +20,7 @@ from lavibridge.core.contracts import Conditioning, VisionSpec
 from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import model_identity
 from lavibridge.core.low_rank import FoldedLora
+from lavibridge.core.placement import Placement, Quantization
 from lavibridge.core.text_encoders import PipelineTextEncoders
 from lavibridge.diffusion.guidance import apply_guidance
 from lavibridge.diffusion.schedule import StepSpacing
@@ -32,8 +33,8 @@ class VisionModel(nn.Module, ABC):
         """Which vision model. Its scheduler states the prediction type and the noise schedule."""
 
         source: Changeable[str]
-        """A folder that Diffusers saved, a single-file checkpoint (.safetensors), a shipped miniature's name,
-        a hub id, or `random` (a toy)."""
+        """A folder that Diffusers saved, a single-file checkpoint (.safetensors), a denoiser in GGUF, a
+        shipped miniature's name, a hub id, or `random` (a toy)."""
         revision: Changeable[str | None] = None
         """Branch, tag or commit of a hub id."""
         config: Changeable[str | None] = None
@@ -44,6 +45,9 @@ class VisionModel(nn.Module, ABC):
         """Number format in the names of a folder's weights, such as fp16 (model.fp16.safetensors)."""
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
         """Number format of the frozen denoiser; LoRA weights, latents and the autoencoder are float32."""
+        quantize: Quantization | None = None
+        """Load the denoiser's linear layers in 8 or 4 bits (needs the extra `quantize`); LoRA beside them
+        stays float32."""
 
     lora_targets: tuple[str, ...]
     """Suffixes of the names of the layers that take LoRA, as published."""
@@ -51,8 +55,8 @@ class VisionModel(nn.Module, ABC):
     config: "VisionModel.Config"
     spec: VisionSpec
     backbone: nn.Module
-    is_offloaded: bool = False
-    """Whether the denoiser's weights are in files and in memory only while they are used."""
+    placement: Placement = Placement()
+    """Where the denoiser's frozen weights lie, and in which form."""
     folded: tuple[FoldedLora, ...] = ()
     """LoRA files that `read_lora_file` added to the frozen weights."""
     autoencoder: Any
@@ -150,8 +154,8 @@ class VisionModel(nn.Module, ABC):
         """Choose the memory layout of the denoiser's weights for inference or training on ``device``."""
 
     @abstractmethod
-    def enable_group_offload(self, device: torch.device, offload_to_disk_path: str) -> None:
-        """Move the denoiser's weights into files of an empty folder, from which each block is read to run.
+    def finalize_weights(self, placement: Placement) -> None:
+        """Offload the denoiser's weights, or store them in 8-bit floating point, as ``placement`` says.
 
         The weights are final: nothing may be trained, merged or converted afterwards. Raises ModelError if
         the denoiser does not support it.
@@ -188,7 +192,8 @@ class VisionModel(nn.Module, ABC):
 
     def identity(self) -> str:
         """Identify the model by its files and options, wherever they are stored."""
-        return model_identity(self, self.config, *(each.sha256 for each in self.folded))
+        folded = (each.sha256 for each in self.folded)
+        return model_identity(self, self.config, *folded, added=("variant", "quantize"))
 
     def encode(
         self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None

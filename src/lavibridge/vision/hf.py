@@ -24,6 +24,8 @@ from torch import Tensor
 from lavibridge.core.contracts import Conditioning, VisionSpec
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
+from lavibridge.core.placement import Placement, check_bitsandbytes
+from lavibridge.core.quantization import quantize_linear_layers
 from lavibridge.core.sources import RANDOM, read_model_json
 from lavibridge.core.text_encoders import PipelineTextEncoders
 from lavibridge.vision.base import VisionModel
@@ -36,10 +38,11 @@ from lavibridge.vision.parts.loading import (
     ignore_diffusers_deprecations,
     load_diffusers_part,
     load_scheduler,
+    placement_of_files,
     quieten_diffusers,
 )
 from lavibridge.vision.parts.memory_format import set_memory_format, use_contiguous_norms
-from lavibridge.vision.parts.offloading import offload_denoiser
+from lavibridge.vision.parts.offloading import finalize_denoiser
 from lavibridge.vision.parts.padding import padding_bias, predict_without_padding, rows_by_length
 from lavibridge.vision.parts.pipeline_defaults import with_pipeline_defaults
 from lavibridge.vision.parts.published import PublishedModel
@@ -104,8 +107,10 @@ class DiffusersModel(VisionModel):
         super().__init__()
         quieten_diffusers()
         self.config = config
+        check_bitsandbytes("vision.quantize", config.quantize)
         files = None if config.source == RANDOM else find_model_files(config)
         self.files = files
+        self.placement = placement_of_files(Placement.of(config, device), files)
         with torch.device("cpu"):  # a scheduler computes its schedule, which the meta device cannot do
             self.scheduler = self._toy_scheduler() if files is None else self._load_scheduler(files)
         self.prediction_type = scheduler_prediction_type(self.scheduler, config.source)
@@ -114,8 +119,10 @@ class DiffusersModel(VisionModel):
             self.register_buffer(name, getattr(schedule, name), persistent=False)
         with ignore_diffusers_deprecations():
             self.backbone, self.autoencoder = (
-                self._toy_models(device) if files is None else self._load_models(files, device)
+                self._toy_models(device) if files is None else self._load_models(files)
             )
+        if config.quantize is not None and not self.placement.is_meta:
+            quantize_linear_layers(self.backbone, config.quantize)
         for part in (self.backbone, self.autoencoder):
             part.requires_grad_(False)
             part.eval()
@@ -252,9 +259,8 @@ class DiffusersModel(VisionModel):
     def set_memory_format(self, device: torch.device, is_trained: bool) -> None:
         set_memory_format(self.backbone, device, is_trained)
 
-    def enable_group_offload(self, device: torch.device, offload_to_disk_path: str) -> None:
-        offload_denoiser(self.backbone, device, offload_to_disk_path, self.config.source)
-        self.is_offloaded = True
+    def finalize_weights(self, placement: Placement) -> None:
+        self.placement = finalize_denoiser(self.backbone, self.placement, placement, self.config.source)
 
     def use_step_cache(self, threshold: float) -> AbstractContextManager[None]:
         return step_cache.use_step_cache(self.backbone, threshold, self.config.source)
@@ -377,13 +383,13 @@ class DiffusersModel(VisionModel):
         self._check(*self.settings_at(*place))
         return load_scheduler(files)
 
-    def _load_models(self, files: ModelFiles, device: torch.device | None) -> tuple[Any, Any]:
-        is_meta = device is not None and device.type == "meta"
+    def _load_models(self, files: ModelFiles) -> tuple[Any, Any]:
+        whole = replace(self.placement, dtype=torch.float32, quantize=None)
         denoiser, autoencoder = (
-            load_diffusers_part(getattr(diffusers, name), files, folder, dtype, is_meta, is_denoiser)
-            for name, folder, dtype, is_denoiser in (
-                (self.denoiser_class, self.denoiser_folder, pick_dtype(self.config.dtype), True),
-                (self.autoencoder_class, self.autoencoder_folder, torch.float32, False),
+            load_diffusers_part(getattr(diffusers, name), files, folder, placement, is_denoiser)
+            for name, folder, placement, is_denoiser in (
+                (self.denoiser_class, self.denoiser_folder, self.placement, True),
+                (self.autoencoder_class, self.autoencoder_folder, whole, False),
             )
         )
         return denoiser, autoencoder

@@ -8,18 +8,15 @@ A GGUF file saves disk and download, not memory: the loaded model has the number
 and is as large as one from safetensors. The header alone decides the family and is enough for `lavi plan`.
 """
 
-import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from copy import deepcopy
-from dataclasses import dataclass
-from functools import cache, lru_cache
-from importlib.util import find_spec
+from functools import lru_cache
 from io import StringIO
-from math import pi, prod
+from math import pi
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import transformers
 from numpy import allclose, arange, clip
@@ -27,26 +24,9 @@ from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
+from lavibridge.core.gguf_file import DENOISERS, GgufHeader, check_gguf_file, read_gguf_header
+from lavibridge.language.parts.architecture import Architecture
 
-MAGIC = b"GGUF"
-VERSIONS = (2, 3)
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""Type of a value in the header -> its code in `struct`."""
-STRING, ARRAY = 8, 9
-DENOISERS = (
-    "flux",
-    "sd1",
-    "sdxl",
-    "sd3",
-    "aura",
-    "lumina2",
-    "qwen_image",
-    "wan",
-    "ltxv",
-    "hidream",
-    "cosmos",
-)
-"""Architectures under which image and video denoisers are published as GGUF."""
 FREQUENCIES = "rope_freqs.weight"
 """Tensor with a divisor for each rotary frequency."""
 LLAMA3_SCALING = {
@@ -59,27 +39,6 @@ SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62}
 """Architecture -> blocks of its 27B model, whose attention scale follows the width, not the head."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GgufHeader:
-    """The metadata of a GGUF file and where its tensors end."""
-
-    metadata: Mapping[str, Any]
-    """Numbers, booleans and strings by key; of an array, its length."""
-    tensors: tuple[str, ...]
-    """Names of the tensors."""
-    size: int
-    """Bytes that the file has if it is complete."""
-
-    @property
-    def architecture(self) -> str:
-        """The architecture's name in llama.cpp."""
-        return str(self.metadata["general.architecture"])
-
-    def find(self, key: str) -> Any:
-        """Return the architecture's value of a key, such as `block_count`, or None."""
-        return self.metadata.get(f"{self.architecture}.{key}")
-
-
 def read_gguf_config(file: Path) -> dict[str, Any]:
     """Return the configuration in a GGUF file as config.json has it; reads no weights.
 
@@ -90,24 +49,21 @@ def read_gguf_config(file: Path) -> dict[str, Any]:
     return deepcopy(_read_config(file.absolute(), found.st_size, found.st_mtime_ns))
 
 
-def load_gguf(file: Path, model: Any, dtype: str, options: Mapping[str, Any]) -> tuple[Any, Any, set[str]]:
+def load_gguf(file: Path, architecture: Architecture, dtype: str) -> tuple[Any, Any, set[str]]:
     """Return the model, the tokenizer and the names of missing weights of a GGUF file.
 
-    ``model`` is a class of transformers and ``options`` are arguments of building it. Raises ModelError if
-    anything cannot be read.
+    Raises ModelError if anything cannot be read.
     """
-    settings, rest = model.config_class.from_dict(
-        read_gguf_config(file), return_unused_kwargs=True, **options
-    )
+    rest = dict(architecture.options)
     place = {"gguf_file": str(file.absolute()), "trust_remote_code": False}
     # Versions of transformers that can keep the blocks packed would put layers there that take no LoRA.
     unpacked = getattr(transformers, "GgufConfig", None)
     if unpacked is not None:
         rest = {**rest, "quantization_config": unpacked(dequantize=True)}
     with _reading(file):
-        backbone, report = model.from_pretrained(
+        backbone, report = architecture.model.from_pretrained(
             str(file.parent),
-            config=settings,
+            config=architecture.settings,
             dtype=pick_dtype(dtype),
             output_loading_info=True,
             **place,
@@ -120,7 +76,7 @@ def load_gguf(file: Path, model: Any, dtype: str, options: Mapping[str, Any]) ->
 @lru_cache(maxsize=8)
 def _read_config(file: Path, size: int, mtime_ns: int) -> dict[str, Any]:
     """Read the configuration; a file of another size or time is another file."""
-    header = _read_header(file)
+    header = read_gguf_header(file)
     _check(file, header, size)
     with _reading(file):
         config: dict[str, Any] = transformers.PretrainedConfig.get_config_dict(
@@ -188,8 +144,8 @@ def _check(file: Path, header: GgufHeader, size: int) -> None:
     architecture = header.architecture
     if architecture in DENOISERS:
         raise ModelError(
-            f"'{file}' holds the image or video model '{architecture}', and only language models are read "
-            "from GGUF: give a folder or a hub id of Diffusers"
+            f"'{file}' holds the image or video model '{architecture}', no language model: give an image "
+            "model as vision.source"
         )
     readable = sorted(set(GGUF_CONFIG_MAPPING) - {"general", "tokenizer"})
     if not any(architecture.replace("-", "_").startswith(each) for each in readable):
@@ -197,21 +153,9 @@ def _check(file: Path, header: GgufHeader, size: int) -> None:
             f"'{file}' has the architecture '{architecture}', which transformers does not read from GGUF (it "
             f"reads {', '.join(readable)}): take the model's folder with safetensors"
         )
-    if header.metadata.get("split.count", 1) > 1:
-        raise ModelError(
-            f"'{file}' is one of {header.metadata['split.count']} parts of a model: join them with "
-            "`llama-gguf-split --merge` of llama.cpp"
-        )
     if "tokenizer.ggml.model" not in header.metadata:
         raise ModelError(f"'{file}' has no tokenizer: take the model's folder with safetensors")
-    if find_spec("gguf") is None:
-        raise ModelError(
-            f"'{file}' is a GGUF file, which takes the package gguf to read: pip install 'lavibridge[gguf]'"
-        )
-    if size < header.size:
-        raise ModelError(
-            f"'{file}' is incomplete: it has {size} of {header.size} bytes; copy or download it again"
-        )
+    check_gguf_file(file, header, size)
 
 
 @contextmanager
@@ -223,79 +167,3 @@ def _reading(file: Path) -> Iterator[None]:
     except Exception as error:  # transformers and gguf pass on whatever a wrong file leads to
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(f"'{file}' cannot be read as a GGUF language model: {reason}") from error
-
-
-def _read_header(file: Path) -> GgufHeader:
-    """Read the header. Raises ModelError if the file is no GGUF, or ends before its header does."""
-    with open(file, "rb") as stream:
-        if stream.read(4) != MAGIC:
-            raise ModelError(
-                f"'{file}' is not a GGUF file, though its name says so: it does not begin with GGUF"
-            )
-        try:
-            return _parse(stream)
-        except (struct.error, UnicodeDecodeError, KeyError, OverflowError, MemoryError) as error:
-            raise ModelError(
-                f"'{file}' is damaged or incomplete: its header cannot be read; copy or download it again"
-            ) from error
-
-
-def _parse(stream: BinaryIO) -> GgufHeader:
-    version, tensor_count, value_count = _unpack(stream, "IQQ")
-    if version not in VERSIONS:
-        raise ModelError(
-            f"'{stream.name}' is GGUF of version {version}, and versions {VERSIONS[0]} and {VERSIONS[1]} are "
-            "read (little-endian): convert the model again with a current llama.cpp"
-        )
-    metadata = {}
-    for _ in range(value_count):
-        key = _string(stream)
-        metadata[key] = _value(stream, *_unpack(stream, "I"))
-    if "general.architecture" not in metadata:
-        raise KeyError("general.architecture")
-    names, ends = [], [0]
-    for _ in range(tensor_count):
-        names.append(_string(stream))
-        (dimensions,) = _unpack(stream, "I")
-        shape = _unpack(stream, f"{dimensions}Q")
-        type, place = _unpack(stream, "IQ")
-        numbers, size = _blocks().get(type, (1, 0))
-        ends.append(place + prod(shape) // numbers * size)
-    alignment = int(metadata.get("general.alignment", 32))
-    begin = -(-stream.tell() // alignment) * alignment
-    return GgufHeader(metadata=metadata, tensors=tuple(names), size=begin + max(ends))
-
-
-@cache
-def _blocks() -> Mapping[int, tuple[int, int]]:
-    """Return the numbers and the bytes of a block by type of tensor; empty without the package `gguf`."""
-    if find_spec("gguf") is None:
-        return {}
-    from gguf import GGML_QUANT_SIZES
-
-    return {type.value: sizes for type, sizes in GGML_QUANT_SIZES.items()}
-
-
-def _value(stream: BinaryIO, type: int) -> Any:
-    if type in SCALARS:
-        return _unpack(stream, SCALARS[type])[0]
-    if type == STRING:
-        return _string(stream)
-    if type != ARRAY:
-        raise KeyError(type)
-    inner, count = _unpack(stream, "IQ")
-    if inner in SCALARS:
-        stream.seek(struct.calcsize(f"<{SCALARS[inner]}") * count, 1)
-    else:
-        for _ in range(count):
-            _value(stream, inner)
-    return count
-
-
-def _string(stream: BinaryIO) -> str:
-    (length,) = _unpack(stream, "Q")
-    return str(_unpack(stream, f"{length}s")[0], "utf-8")
-
-
-def _unpack(stream: BinaryIO, codes: str) -> tuple[Any, ...]:
-    return struct.unpack(f"<{codes}", stream.read(struct.calcsize(f"<{codes}")))

@@ -4,8 +4,8 @@ Only safetensors and GGUF files are loaded, and no code from a folder ever runs.
 """
 
 import sys
-from collections.abc import Callable, Collection, Mapping
-from importlib.util import find_spec
+from collections.abc import Collection, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.hub import is_local_only
+from lavibridge.core.placement import Placement, check_bitsandbytes
 from lavibridge.core.sources import RANDOM, cannot_load, find_gguf, locate_source, read_model_json
 from lavibridge.language.base import LanguageModel
+from lavibridge.language.parts.architecture import Architecture
 from lavibridge.language.parts.gguf import load_gguf, read_gguf_config
 from lavibridge.language.parts.vocabulary import check_vocabulary
 
@@ -42,7 +43,7 @@ def load_language_config(source: str, revision: str | None) -> tuple[dict[str, A
     return description, folder
 
 
-def _class_name(source: str, description: Mapping[str, Any], models: Mapping[str, str]) -> str:
+def class_name(source: str, description: Mapping[str, Any], models: Mapping[str, str]) -> str:
     """The class in transformers for a config.json, by its `model_type`; ModelError if there is none."""
     found = str(description.get("model_type"))
     if found not in models:
@@ -53,37 +54,41 @@ def _class_name(source: str, description: Mapping[str, Any], models: Mapping[str
     return models[found]
 
 
-def load_model(
-    config: LanguageModel.Config,
-    models: Mapping[str, str],
-    class_of: Callable[[str], Any],
-    options: Mapping[str, Any],
-) -> tuple[Any, Any]:
-    """The model and the tokenizer at ``config.source``.
+def model_class(place: str) -> Any:
+    """A class of transformers that the library does not export: MODEL.MODULE.CLASS."""
+    module, _, name = place.rpartition(".")
+    return getattr(import_module(f"transformers.models.{module}"), name)
 
-    ``models`` maps `model_type` to the name of a class, ``class_of`` a name to the class, and ``options`` are
-    arguments of building it. Raises ModelError if anything is missing or does not fit.
-    """
+
+def load_model(config: LanguageModel.Config, architecture: Architecture) -> tuple[Any, Any]:
+    """The model and the tokenizer at ``config.source``. Raises ModelError if anything is missing or wrong."""
     source, revision = config.source, config.revision
-    description, folder = load_language_config(source, revision)
-    model = class_of(_class_name(source, description, models))
+    folder = load_language_config(source, revision)[1]
     file = find_gguf(source, revision)
     if file is None:
-        options = {**_quantization(config), **options}
-        backbone = load_weights(model, source, folder, revision, config.dtype, **options)
+        backbone = load_weights(
+            architecture.model,
+            source,
+            folder,
+            revision,
+            Placement.of(config),
+            config=architecture.settings,
+            key_mapping=dict(architecture.key_mapping),
+            **architecture.options,
+        )
         tokenizer = load_tokenizer(source, "tokenizer" if folder else "", revision)
     else:
         quieten_transformers()
-        backbone, tokenizer, missing = load_gguf(file, model, config.dtype, options)
+        backbone, tokenizer, missing = load_gguf(file, architecture, config.dtype)
         _check_complete(missing, source)
     check_vocabulary(tokenizer, len(backbone.get_input_embeddings().weight), source)
     return backbone, tokenizer
 
 
 def load_weights(
-    model: Any, source: str, folder: str, revision: str | None, dtype: str, **options: Any
+    model: Any, source: str, folder: str, revision: str | None, placement: Placement, **options: Any
 ) -> Any:
-    """A class of transformers with the weights in the sub-folder ``folder`` of ``source``.
+    """A class of transformers, placed, with the weights in the sub-folder ``folder`` of ``source``.
 
     Raises ModelError if they cannot be loaded or some are missing.
     """
@@ -93,12 +98,12 @@ def load_weights(
             locate_source(source, revision),
             subfolder=folder,
             revision=revision or "main",
-            dtype=pick_dtype(dtype),
+            dtype=placement.dtype,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=is_local_only(),
             output_loading_info=True,
-            **options,
+            **{**_quantization(placement), **options},
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise cannot_load("language model", source, folder, error) from error
@@ -128,34 +133,11 @@ def load_tokenizer(source: str, folder: str, revision: str | None) -> Any:
         raise cannot_load("tokenizer of", source, folder, error) from error
 
 
-def load_meta_model(
-    config: LanguageModel.Config,
-    models: Mapping[str, str],
-    class_of: Callable[[str], Any],
-    options: Mapping[str, Any],
-) -> Any:
-    """The model at ``config.source`` on torch's meta device: every size, read from its config.json alone."""
-    model, description = _class_and_description(config, models, class_of)
-    return load_meta_weights(model, description, config.dtype, **options)
-
-
-def read_settings(
-    config: LanguageModel.Config,
-    models: Mapping[str, str],
-    class_of: Callable[[str], Any],
-    options: Mapping[str, Any],
-) -> Any:
-    """The configuration object of the model at ``config.source``, from its config.json alone."""
-    model, description = _class_and_description(config, models, class_of)
-    return _settings_of(model, description, options)[0]
-
-
-def _class_and_description(
-    config: LanguageModel.Config, models: Mapping[str, str], class_of: Callable[[str], Any]
-) -> tuple[Any, dict[str, Any]]:
-    """Return the class of a model and its config.json, without weights."""
-    description, _ = load_language_config(config.source, config.revision)
-    return class_of(_class_name(config.source, description, models)), description
+def build_on_meta(architecture: Architecture, dtype: torch.dtype) -> Any:
+    """The model on torch's meta device, with every size of its configuration."""
+    with torch.device("meta"):
+        model = architecture.model(architecture.settings, **architecture.options)
+        return model.to(dtype)
 
 
 def stated_limit(source: str, revision: str | None) -> int | None:
@@ -168,33 +150,11 @@ def stated_limit(source: str, revision: str | None) -> int | None:
     return int(limit) if isinstance(limit, int) and limit < LONGEST_LIMIT else None
 
 
-def load_meta_weights(model: Any, description: Mapping[str, Any], dtype: str, **options: Any) -> Any:
-    """A class of transformers on the meta device: every size of the config.json ``description``."""
-    settings, rest = _settings_of(model, description, options)
-    with torch.device("meta"):
-        return model(settings, **rest).to(pick_dtype(dtype))
-
-
-def _settings_of(
-    model: Any, description: Mapping[str, Any], options: Mapping[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    """A class's configuration object, with the options that it knows, and the other options."""
-    inner = description.get(model.config_class.base_config_key, description)
-    found: tuple[Any, dict[str, Any]] = model.config_class.from_dict(
-        dict(inner), return_unused_kwargs=True, **options
-    )
-    return found
-
-
 def check_quantization(config: LanguageModel.Config) -> None:
     """Raise ModelError if the configuration needs bitsandbytes, which is missing, or quantises a GGUF."""
     if config.quantize is None:
         return
-    if find_spec("bitsandbytes") is None:
-        raise ModelError(
-            f"language.quantize: {config.quantize} needs bitsandbytes, which is not installed: "
-            "pip install 'lavibridge[quantize]'"
-        )
+    check_bitsandbytes("language.quantize", config.quantize)
     if config.source != RANDOM and find_gguf(config.source, config.revision) is not None:
         raise ModelError(
             f"language.quantize: '{config.source}' is a GGUF file, which is dequantised as it loads: give "
@@ -202,16 +162,16 @@ def check_quantization(config: LanguageModel.Config) -> None:
         )
 
 
-def _quantization(config: LanguageModel.Config) -> dict[str, Any]:
+def _quantization(placement: Placement) -> dict[str, Any]:
     """Arguments that load the frozen weights in 8 or 4 bits."""
-    if config.quantize is None:
+    if placement.quantize is None:
         return {}
     return {
         "quantization_config": transformers.BitsAndBytesConfig(
-            load_in_8bit=config.quantize == "8bit",
-            load_in_4bit=config.quantize == "4bit",
+            load_in_8bit=placement.quantize == "8bit",
+            load_in_4bit=placement.quantize == "4bit",
             bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=pick_dtype(config.dtype),
+            bnb_4bit_compute_dtype=placement.dtype,
         )
     }
 

@@ -19,14 +19,16 @@ from torch import Tensor, nn
 
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
 from lavibridge.core.errors import ModelError
+from lavibridge.core.placement import Placement
 from lavibridge.core.safetensors_file import read_safetensors_header
-from lavibridge.core.sources import find_model_file, find_single_file, read_model_json
+from lavibridge.core.sources import SAFETENSORS, find_model_file, find_single_file, read_model_json
 from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.language.base import DEFAULT_TOKENS, LanguageModel
 from lavibridge.language.ldm_bert import ldm_bert
 from lavibridge.language.parts import attention_backend
+from lavibridge.language.parts.architecture import configured_architecture
 from lavibridge.language.parts.byte_tokens import byte_tokenizer
-from lavibridge.language.parts.loading import load_meta_weights, load_tokenizer, load_weights
+from lavibridge.language.parts.loading import build_on_meta, load_tokenizer, load_weights
 from lavibridge.language.parts.native_prompts import PromptTokenizer, TokenizedPrompts
 from lavibridge.language.parts.single_file import encoder_prefix, load_encoder_from_file
 from lavibridge.language.parts.vocabulary import check_vocabulary
@@ -75,10 +77,11 @@ class NativeText(LanguageModel):
         tokenizers. ModelError where the folder lacks one or they do not fit together."""
         super().__init__()
         self.config = config
-        self.is_meta = device is not None and device.type == "meta"
+        self.placement = Placement.of(config, device)
         self.side = config.side
         file = find_single_file(config.source, config.revision)
-        self.header = None if file is None else read_safetensors_header(file)
+        has_encoders = file is not None and file.suffix.lower() == SAFETENSORS  # GGUF has a denoiser alone
+        self.header = read_safetensors_header(file) if file is not None and has_encoders else None
         self.root = config.source if config.config is None else config.config
         self.revision = config.revision if file is None else None
         description = self._read_json("model_index.json")
@@ -89,7 +92,7 @@ class NativeText(LanguageModel):
         settings = {each: self._settings(each) for each in self.present}
         tokenizers = {each.tokenizer: self._load_tokenizer(each) for each in self.present}
         self.prompts = {
-            each: PromptTokenizer(each, self.side, tokenizers[each.tokenizer], self.is_meta)
+            each: PromptTokenizer(each, self.side, tokenizers[each.tokenizer], self.placement.is_meta)
             for each in self.present
         }
         loaded = {} if config.unload else {each.folder: self._load(each) for each in self.present}
@@ -248,7 +251,7 @@ class NativeText(LanguageModel):
     def _load_tokenizer(self, encoder: TextEncoder) -> Any:
         name = encoder.tokenizer
         settings = self._read_json(f"{name}/tokenizer_config.json")
-        if self.is_meta:
+        if self.placement.is_meta:
             tokenizer = byte_tokenizer(META_TEMPLATE)
             tokenizer.model_max_length = int((settings or {}).get("model_max_length") or DEFAULT_TOKENS)
             return tokenizer
@@ -261,17 +264,17 @@ class NativeText(LanguageModel):
         return load_tokenizer(self.root, name, self.revision)
 
     def _load(self, encoder: TextEncoder) -> Any:
-        settings, dtype = self._settings(encoder), self.config.dtype
+        settings = self._settings(encoder)
         model = self._class(encoder)
-        if self.is_meta:
-            made = load_meta_weights(model, settings, dtype)
+        if self.placement.is_meta:
+            made = build_on_meta(configured_architecture(model, settings, {}), self.placement.dtype)
             return self._reader(encoder, made).requires_grad_(False).eval()
         prefix = self._prefix(encoder)
         if self.header is not None and prefix is not None:
-            made = load_encoder_from_file(model, settings, self.header, prefix, dtype)
+            made = load_encoder_from_file(model, settings, self.header, prefix, self.placement)
         else:
             options = {} if self.config.variant is None else {"variant": self.config.variant}
-            made = load_weights(model, self.root, encoder.folder, self.revision, dtype, **options)
+            made = load_weights(model, self.root, encoder.folder, self.revision, self.placement, **options)
         rows = len(made.get_input_embeddings().weight)
         tokenizer = self.prompts[encoder].tokenizer
         check_vocabulary(tokenizer, rows, f"{self.config.source}/{encoder.folder}")

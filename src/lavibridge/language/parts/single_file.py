@@ -17,8 +17,8 @@ from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, con
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
+from lavibridge.core.placement import Placement
 from lavibridge.core.safetensors_file import SafetensorsHeader, read_tensors
 
 _T5 = "text_encoders.t5xxl.transformer."
@@ -44,19 +44,19 @@ def encoder_prefix(header: SafetensorsHeader, folder: str, class_name: str) -> s
 
 
 def load_encoder_from_file(
-    model: Any, settings: Mapping[str, Any], header: SafetensorsHeader, prefix: str, dtype: str
+    model: Any, settings: Mapping[str, Any], header: SafetensorsHeader, prefix: str, placement: Placement
 ) -> Any:
     """Return the class ``model`` of Transformers with the weights whose names begin with ``prefix``.
 
     ``settings`` is its config.json. Raises ModelError if weights are missing or have other shapes.
     """
     names = [name for name in header.tensors if name.startswith(prefix)]
-    tensors = read_tensors(header, names, pick_dtype(dtype))
+    tensors = read_tensors(header, names, placement.dtype)
     config = model.config_class.from_dict(dict(settings))
     try:
         state = _converted(tensors, prefix, config)
         made, report = model.from_pretrained(
-            None, config=config, state_dict=state, dtype=pick_dtype(dtype), output_loading_info=True
+            None, config=config, state_dict=state, dtype=placement.dtype, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -65,7 +65,7 @@ class ImageGeneration:
         (maps,) = self.state.attention_maps
         if not self.model.keeps_tokens:
             return maps.by_token()
-        prompt = self.request.weighted_prompt.text
+        prompt = self.request.encoded_text
         return maps.by_word(prompt, self.model.spans(prompt))
 
 

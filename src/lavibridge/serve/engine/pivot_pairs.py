@@ -10,6 +10,7 @@ from threading import Lock
 from weakref import WeakValueDictionary
 
 from lavibridge.core.device import pick_device
+from lavibridge.language.parts.proxy import ProxySettings
 from lavibridge.pivot.compose import bridge_of_halves, open_half
 from lavibridge.pivot.folder import Side, read_pivot
 from lavibridge.pivot.half import Model, StoredHalf
@@ -22,9 +23,11 @@ Pair = tuple[str, str]
 class PivotPairs:
     """Composes the pairs of a pivot."""
 
-    def __init__(self, folder: str | Path, device: str, batch_size: int) -> None:
-        """Raises RunError if the folder holds no pivot."""
-        self.pivot = read_pivot(folder)
+    def __init__(
+        self, folder: str | Path, device: str, batch_size: int, proxy: ProxySettings | None = None
+    ) -> None:
+        """``proxy`` revises the prompts of all pairs. Raises RunError if the folder holds no pivot."""
+        self.pivot, self.proxy = read_pivot(folder), proxy
         self.device, self.batch_size = pick_device(device), batch_size
         first = self.pivot.description.reference
         languages = sorted(self.pivot.names("language"), key=lambda name: (name != first, name))
@@ -44,6 +47,8 @@ class PivotPairs:
         bridge = bridge_of_halves(
             self.pivot, self._open("language", language), self._open("vision", vision)
         ).to(self.device)
+        if self.proxy is not None:
+            bridge.language.use_proxy(self.proxy)
         return ServedModel(name, bridge, self.batch_size, lock=self._locks[language])
 
     def _open(self, side: Side, name: str) -> tuple[StoredHalf, Model]:

@@ -26,11 +26,18 @@ class Request:
     """Whether brackets in both prompts are word weights or plain text."""
     has_attention_maps: bool = False
     """Whether to collect attention maps, which does not change the image."""
+    revised_prompt: str | None = None
+    """What a proxy made of the prompt; None if the language model reads the prompt itself."""
 
     @property
     def weighted_prompt(self) -> WeightedPrompt:
         """The prompt with its word weights."""
         return read_emphasis(self.prompt, self.prompt_weighting)
+
+    @property
+    def encoded_text(self) -> str:
+        """The text that the language model reads."""
+        return self.weighted_prompt.text if self.revised_prompt is None else self.revised_prompt
 
     @property
     def weighted_negative_prompt(self) -> WeightedPrompt:
@@ -39,9 +46,11 @@ class Request:
 
     def record(self) -> dict[str, str | int | float]:
         """Return the recipe to store in the image's file, from which it can be generated again."""
+        revised = {} if self.revised_prompt is None else {"revised_prompt": self.revised_prompt}
         return {
             "model": self.model,
             "prompt": self.prompt,
+            **revised,
             "negative_prompt": self.negative_prompt,
             "prompt_weighting": self.prompt_weighting,
             "seed": self.seed,

@@ -44,7 +44,7 @@ class ServedModel:
         self.bridge = bridge.eval()
         self.lock: AbstractContextManager[bool] = Lock() if lock is None else lock
         self._encoded: OrderedDict[WeightedPrompt, EncodedPrompt] = OrderedDict()
-        longest = self._encode(emphasis.read_emphasis("a " * (2 * bridge.language.max_tokens), False))
+        longest = self._encode_longest()
         empty = self.encode(emphasis.read_emphasis("", False, is_negative=True))
         tokens = [self._tokens(each) for each in (longest, empty)]
         self.width = 1 + tokens[0]
@@ -77,18 +77,22 @@ class ServedModel:
         with self.lock:
             return self.bridge.language.spans(prompt)
 
+    def revise(self, prompt: WeightedPrompt) -> str:
+        """Return the text that the language model reads. Raises RemoteModelError as its `revise` does."""
+        return self.bridge.language.revise([prompt.text])[0]
+
     def check(self, prompts: Sequence[WeightedPrompt], height: int, width: int) -> None:
         """Raise RecipeError for a size or for word weights that the bridge does not support."""
         try:
             self.bridge.vision.latent_shape(height, width)
         except ModelError as error:
             raise RecipeError(f"size: {error}") from None
-        check_word_weights(prompts, self.bridge.connector)
+        check_word_weights(prompts, self.bridge)
 
-    def count_tokens(self, prompt: WeightedPrompt) -> tuple[int, int]:
-        """Return the numbers of tokens that are used and that are cut off."""
+    def count_tokens(self, text: str) -> tuple[int, int]:
+        """Return the numbers of tokens of a text that are used and that are cut off; no proxy revises it."""
         with self.lock:
-            used, cut = self.bridge.language.count_tokens([prompt.text])
+            used, cut = self.bridge.language.count_tokens([text])
         return used[0], cut[0]
 
     @property
@@ -119,6 +123,14 @@ class ServedModel:
     def _encode(self, prompt: WeightedPrompt) -> EncodedPrompt:
         with self.lock:
             return encode_prompts(self.bridge, [prompt], 1)[prompt]
+
+    @torch.inference_mode()
+    def _encode_longest(self) -> EncodedPrompt:
+        """Encode more words than the language model reads; no proxy revises them."""
+        language = self.bridge.language
+        with self.lock:
+            features = language.encode(["a " * (2 * language.max_tokens)], self.bridge.connector.reading)
+        return EncodedPrompt(features.split()[0])
 
     @torch.inference_mode()
     def _tokens(self, prompt: EncodedPrompt) -> int:

@@ -84,7 +84,7 @@ class Worker:
         try:
             model = self.models.get(picture.request.model)
             self._in_progress[picture] = ImageGeneration(picture.request, model)
-            job.tokens_used, job.tokens_cut = model.count_tokens(picture.request.weighted_prompt)
+            job.tokens_used, job.tokens_cut = model.count_tokens(picture.request.encoded_text)
         except Exception as error:
             self._fail([(job, picture)], error)
             return False

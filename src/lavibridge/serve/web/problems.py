@@ -12,7 +12,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from lavibridge.core.errors import LaviError, did_you_mean
+from lavibridge.core.errors import LaviError, PromptRefusedError, RemoteModelError, did_you_mean
+from lavibridge.core.log import console
 from lavibridge.serve.engine.model_pool import PairUnavailable
 from lavibridge.serve.engine.queue import QueueFull, ServerClosing
 
@@ -36,6 +37,7 @@ class Problem(BaseModel):
 
 PROBLEM_RESPONSES: Mapping[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "The request is invalid; the message says what to do."},
+    502: {"model": Problem, "description": "The remote model that revises prompts is unavailable."},
     503: {"model": Problem, "description": "The server is stopping, or cannot compose the pair."},
 }
 """Error responses that every route declares."""
@@ -65,6 +67,17 @@ def install_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(PairUnavailable)
     def _unavailable(request: Request, error: PairUnavailable) -> JSONResponse:
         return problem_response(503, str(error), "pair_unavailable")
+
+    @app.exception_handler(PromptRefusedError)
+    def _prompt_refused(request: Request, error: PromptRefusedError) -> JSONResponse:
+        message = "prompt: the remote model that revises prompts refused this one: reword it"
+        return problem_response(400, message, "prompt_refused")
+
+    @app.exception_handler(RemoteModelError)
+    def _no_revision(request: Request, error: RemoteModelError) -> JSONResponse:
+        console.print(str(error), soft_wrap=True)
+        message = "the remote model that revises prompts is unavailable; the server's log has the reason"
+        return problem_response(502, message, "proxy_unavailable")
 
     @app.exception_handler(LaviError)
     def _refused(request: Request, error: LaviError) -> JSONResponse:

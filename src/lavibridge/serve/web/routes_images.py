@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import time
+from dataclasses import replace
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -33,6 +34,8 @@ class ImageResponse(BaseModel):
 
     b64_json: str | None = None
     url: str | None = None
+    revised_prompt: str | None = None
+    """What a proxy made of the prompt, if the bridge has one."""
     seed: int
     verdict: dict[str, dict[str, bool | str]] | None
     """The checker's answers, for images of the miniature world."""
@@ -115,6 +118,7 @@ def make_router(app_state: AppState) -> APIRouter:
             ImageResponse(
                 b64_json=None if by_url else base64.b64encode(picture.file or b"").decode(),
                 url=str(request.url_for("picture", name=job.id, number=number)) if by_url else None,
+                revised_prompt=picture.request.revised_prompt,
                 seed=picture.request.seed,
                 verdict=picture.verdict,
             )
@@ -165,7 +169,7 @@ def _described(app_state: AppState, name: str) -> ServedModelResponse:
 
 
 def _counts(model: ServedModel, prompt: WeightedPrompt) -> TokenCounts:
-    used, cut = model.count_tokens(prompt)
+    used, cut = model.count_tokens(prompt.text)
     return TokenCounts(used=used, cut=cut, max_tokens=model.bridge.language.max_tokens)
 
 
@@ -176,13 +180,20 @@ async def submit_image_job(
     format: ImageFormat = "png",
     compression: int = 100,
 ) -> Job:
-    """Put a job into the queue; first compose its pair, if it has one. Raises a LaviError for the client."""
+    """Put a job into the queue; first compose its pair and revise its prompt, if it has a pair or a proxy.
+
+    Raises a LaviError for the client.
+    """
     name = requested_model(body.model, app_state.models.names)
     model = app_state.models.find(name)
     if model is None:
         app_state.queue.require_place(body.n)
         model = await asyncio.to_thread(app_state.models.open, name)
     requests = requests_of_body(body, model, app_state.limits, has_attention_maps)
+    if model.bridge.language.config.proxy is not None:
+        app_state.queue.require_place(body.n)
+        revised = await asyncio.to_thread(model.revise, requests[0].weighted_prompt)
+        requests = [replace(request, revised_prompt=revised) for request in requests]
     job = Job(
         pictures=[JobImage(request=request) for request in requests],
         embed_recipe=body.embed_recipe,

@@ -21,6 +21,7 @@ import uvicorn
 from lavibridge.core.log import console
 from lavibridge.core.signals import termination_signals
 from lavibridge.generation.pipeline import BridgePipeline
+from lavibridge.language.parts.proxy import ProxySettings
 from lavibridge.serve.engine.model_pool import ModelPool
 from lavibridge.serve.engine.pivot_pairs import PivotPairs
 from lavibridge.serve.engine.queue import Queue
@@ -57,17 +58,23 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def load_models(sources: Sequence[str], device: str, batch_size: int) -> dict[str, ServedModel]:
-    """Load models and name each by the last part of its path, numbered if it occurs twice."""
+def load_models(
+    sources: Sequence[str], device: str, batch_size: int, proxy: ProxySettings | None = None
+) -> dict[str, ServedModel]:
+    """Load models and name each by the last part of its path, numbered if it occurs twice.
+
+    ``proxy`` revises the prompts of all models, in place of the proxies that they have.
+    """
     models: dict[str, ServedModel] = {}
     for source in sources:
         stem = Path(source).resolve().name if Path(source).exists() else source
         numbered = (f"{stem}-{number}" for number in count(2))
         name = next(each for each in chain([stem], numbered) if each not in models)
         console.print(f"loading {name}", soft_wrap=True)
-        models[name] = ServedModel(
-            name, BridgePipeline.from_pretrained(source, device=device).bridge, batch_size
-        )
+        bridge = BridgePipeline.from_pretrained(source, device=device).bridge
+        if proxy is not None:
+            bridge.language.use_proxy(proxy)
+        models[name] = ServedModel(name, bridge, batch_size)
     return models
 
 

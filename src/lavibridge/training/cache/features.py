@@ -23,6 +23,9 @@ from lavibridge.training.cache.backend import Backend
 from lavibridge.training.cache.keys import caption_key
 from lavibridge.training.cache.shard import Entry
 
+REVISED_TOGETHER = 1024
+"""Captions that a proxy revises before the first of them is encoded and cached."""
+
 
 def features_refusal(bridge: Bridge) -> str | None:
     """The reason why a bridge's language features cannot be cached, or None."""
@@ -94,9 +97,19 @@ class Features:
 
     @torch.no_grad()
     def compute(self, captions: Sequence[str]) -> Iterator[tuple[str, Entry]]:
-        """Yield each distinct caption with its entry, in the order of `LanguageModel.encode_many`."""
-        for caption, features in self.language.encode_many(captions, self.reading):
-            yield caption, features_to_entry(features)
+        """Yield each distinct caption with its entry, in the order of `LanguageModel.encode_many`.
+
+        A proxy revises the captions first, `REVISED_TOGETHER` at a time.
+        """
+        step = len(captions) if self.language.config.proxy is None else REVISED_TOGETHER
+        for start in range(0, len(captions), max(1, step)):
+            by_text: dict[str, list[str]] = {}
+            part = list(dict.fromkeys(captions[start : start + step]))
+            for caption, text in zip(part, self.language.revise(part), strict=True):
+                by_text.setdefault(text, []).append(caption)
+            for text, features in self.language.encode_many(list(by_text), self.reading):
+                for caption in by_text[text]:
+                    yield caption, features_to_entry(features)
 
 
 def features_to_entry(features: TextFeatures) -> Entry:

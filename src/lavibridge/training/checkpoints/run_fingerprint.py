@@ -75,7 +75,8 @@ def section_fingerprint(section: Mapping[str, Any] | str) -> str:
     """The identity of the model, or of the two models, that a section names."""
     if isinstance(section, str):
         return source_identity(section)
-    own = source_identity(str(section["source"]), section.get("revision"), section.get("config"))
+    selected = (section.get(name) for name in ("revision", "config", "variant"))
+    own = source_identity(str(section["source"]), *selected)
     beside = section.get("passthrough")
     return own if beside is None else f"{own} and {section_fingerprint(beside)}"
 

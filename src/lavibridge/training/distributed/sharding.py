@@ -20,6 +20,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.sources import GGUF
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.training.alignment.objective import alignment_method
 
@@ -38,11 +39,15 @@ def check_sharding(recipe: Recipe) -> None:
             "training.sharding does not support training.teacher, which disables and enables LoRA in every "
             "step: leave one of the two out"
         )
-    if recipe.language.model_dump().get("quantize") is not None:
-        raise RecipeError(
-            "training.sharding does not support language.quantize, because quantised weights cannot be "
-            "sharded: leave one of the two out (in 4 bits, a model of 7 billion weights needs 4 GB)"
-        )
+    for name, section in (("language", recipe.language), ("vision", recipe.vision)):
+        options = section.model_dump()
+        is_gguf = name == "vision" and str(options["source"]).lower().endswith(GGUF)
+        if options.get("quantize") is not None or is_gguf:
+            what = "a denoiser in GGUF" if is_gguf else f"{name}.quantize"
+            raise RecipeError(
+                f"training.sharding does not support {what}, because quantised weights cannot be sharded: "
+                "leave one of the two out (in 4 bits, a model of 7 billion weights needs 4 GB)"
+            )
 
 
 def shard_bridge(bridge: Bridge, device: torch.device, count: int) -> None:

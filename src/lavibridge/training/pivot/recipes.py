@@ -28,11 +28,11 @@ def added_recipe(
 ) -> Recipe:
     """Return the recipe for a further model: the pivot's own recipe with this model.
 
-    A language model gets the default read-out, not that of the first pair. Raises RecipeError if ``settings``
-    change the space of the pivot.
+    A language model or an image encoder gets the default read-out, not that of the first pair. A recipe has
+    no field for an image encoder. Raises RecipeError if ``settings`` change the space of the pivot.
     """
-    model = [f"{side}={json.dumps({'source': source})}"]
-    read = ["connector.read=null"] if side == "language" else []
+    model = [] if side == "image_encoder" else [f"{side}={json.dumps({'source': source})}"]
+    read = [] if side == "vision" else ["connector.read=null"]
     changes = [*model, *read, "training.start=null", *settings, *_captions(captions)]
     recipe = load_recipe(pivot.folder / RECIPE, changes)
     config = connector_config(recipe)

@@ -88,7 +88,7 @@ def slot_targets(pivot: PivotFolder, recipe: Recipe, more: Sequence[str] = ()) -
     dataset = open_dataset(kind_of_section(recipe.data), recipe.data, RejectedPictures())
     captions = alignment_captions(dataset, alignment_of(recipe), recipe.training.seed)
     texts = list(dict.fromkeys([*captions.training, *captions.held_out, *more]))
-    reference, slots = _reference(pivot, texts, pick_device(recipe.training.device))
+    reference, slots = reference_slots(pivot, texts, pick_device(recipe.training.device))
     return SlotTargets(captions=captions, reference=reference, slots=slots)
 
 
@@ -97,10 +97,10 @@ def new_side(recipe: Recipe, targets: SlotTargets) -> LanguageSide:
     device = pick_device(recipe.training.device)
     config = connector_config(recipe)
     language: LanguageModel = model_of_choice("language", recipe.language.model_dump()).to(device)
-    half = _new_half(config, language.spec, targets.reference, recipe.training.seed).to(device)
+    half = new_half(config, language.spec, targets.reference, recipe.training.seed).to(device)
     side = read_once(language, config, half, recipe, targets.captions)
     if config.whiten:
-        _whiten(half, side.read(targets.captions.training[:CALIBRATED_ON]))
+        whiten(half, side.read(targets.captions.training[:CALIBRATED_ON]))
     return side
 
 
@@ -126,7 +126,7 @@ def learn_half(
 ) -> None:
     """Learn a half by regression, and write it into a folder; a call that is stopped leaves nothing."""
     captions = targets.captions
-    fvu = _regress(side.half, side.read, captions, targets.slots, recipe)
+    fvu = regress(side.half, side.read, captions, targets.slots, recipe)
     learning = Learning(
         teacher=f"the language half '{pivot.description.reference}'",
         captions=len(captions.training),
@@ -137,7 +137,7 @@ def learn_half(
         write_half(place, pivot.description.id, side.language, side.config, side.half, learning)
 
 
-def _regress(
+def regress(
     half: LanguageHalf, read: Reader, captions: AlignmentCaptions, targets: Targets, recipe: Recipe
 ) -> float | None:
     """Train a language half on the slots of captions; return the fvu of held-out captions, if any.
@@ -194,7 +194,7 @@ def _since_lowest(measured: Sequence[float]) -> int:
     return len(measured) - 1 - measured.index(min(measured)) if measured else 0
 
 
-def _new_half(config: Pivot.Config, text: TextSpec, reference: LanguageHalf, seed: int) -> LanguageHalf:
+def new_half(config: Pivot.Config, text: TextSpec, reference: LanguageHalf, seed: int) -> LanguageHalf:
     """Make a half that starts with the reference's weights wherever they have the same shape.
 
     The read-out and the input layer get new weights; latents and blocks, which fill the slots, are copied.
@@ -225,7 +225,7 @@ def slots_fvu(
 
 
 @torch.no_grad()
-def _reference(
+def reference_slots(
     pivot: PivotFolder, texts: Sequence[str], device: torch.device
 ) -> tuple[LanguageHalf, Targets]:
     """Return the half that defines the pivot, and the slots that it fills for each caption."""
@@ -236,7 +236,7 @@ def _reference(
     with progress_bar("captions") as bar:
         task = bar.add_task(f"slots of {name}", total=len(texts), status="")
         for part in caption_batches(texts):
-            slots = half.slots(language.encode(part, reading)).cpu()
+            slots = half.slots(language.encode(language.revise(part), reading)).cpu()
             targets |= zip(part, slots.split(1), strict=True)
             bar.advance(task, len(part))
     return half.cpu(), targets
@@ -256,7 +256,7 @@ def open_language_half(
 
 
 @torch.no_grad()
-def _whiten(half: LanguageHalf, features: TextFeatures) -> None:
+def whiten(half: LanguageHalf, features: TextFeatures) -> None:
     """Fit the first weights to the features, except each first token, which many models compute alike."""
     real = features.mask.clone()
     real[:, 0] = False

@@ -40,7 +40,7 @@ def warn_about_captions(bridge: Bridge, dataset: Dataset) -> None:
     note = conditioning_scale_warning(bridge, captions[:_CAPTIONS_SCALED])
     if note is not None:
         print_line(note)
-    cut = sum(lost > 0 for lost in bridge.language.count_tokens(captions)[1])
+    cut = sum(lost > 0 for lost in bridge.language.count_tokens(bridge.language.revise(captions))[1])
     if cut:
         print_line(
             f"note: {cut:,} of the first {len(captions):,} captions exceed language.max_tokens; the language "

@@ -1,10 +1,14 @@
-"""Loads one model of a Diffusers folder or of a single file, with its weights or on torch's meta device."""
+"""Loads one model of a Diffusers folder or of a single file, with its weights or on torch's meta device.
+
+Weights are mapped from their files, so that memory never holds two copies of them. A GGUF file's blocks stay
+as they are: Diffusers dequantises each layer while it runs.
+"""
 
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,9 +20,11 @@ from torch import Tensor
 
 from lavibridge.core.errors import ModelError
 from lavibridge.core.hub import is_local_only
+from lavibridge.core.placement import Placement
 from lavibridge.core.safetensors_file import SafetensorsHeader, meta_tensors, read_tensors
-from lavibridge.core.sources import cannot_load, locate_source, read_model_json
+from lavibridge.core.sources import GGUF, cannot_load, locate_source, read_model_json
 from lavibridge.vision.base import VisionModel
+from lavibridge.vision.parts.gguf import load_gguf_denoiser
 from lavibridge.vision.parts.single_file import (
     DENOISER,
     autoencoder_names,
@@ -39,10 +45,15 @@ class ModelFiles:
     variant: str | None
     """Number format in the names of the weights' files, such as fp16."""
     header: SafetensorsHeader | None
-    """The header of a single-file checkpoint; None for a folder."""
+    """The header of a single-file checkpoint, in safetensors or GGUF; None for a folder."""
     configuration: str
     """Folder or hub id of the configurations: the source itself, unless that is a single file."""
     configuration_revision: str | None
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the denoiser is in a GGUF file."""
+        return self.header is not None and self.header.file.suffix.lower() == GGUF
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return one of the JSON files of the configuration; None if there is none."""
@@ -62,13 +73,28 @@ def find_model_files(config: VisionModel.Config) -> ModelFiles:
     )
 
 
+def placement_of_files(placement: Placement, files: ModelFiles | None) -> Placement:
+    """Return the placement of a denoiser from these files: a GGUF file's weights are in its blocks.
+
+    Raises ModelError if they are to be quantised once more.
+    """
+    if files is None or not files.is_gguf:
+        return placement
+    if placement.quantize is not None:
+        raise ModelError(
+            f"vision.quantize: '{files.source}' is a GGUF file, whose weights are quantised already: leave "
+            "quantize out, or give the model's folder or safetensors file"
+        )
+    return replace(placement, quantize="gguf")
+
+
 def load_diffusers_part(
-    model: Any, files: ModelFiles, folder: str, dtype: torch.dtype, is_meta: bool, is_denoiser: bool
+    model: Any, files: ModelFiles, folder: str, placement: Placement, is_denoiser: bool
 ) -> Any:
     """Load the diffusers class ``model`` from the sub-folder ``folder``, or from a single file.
 
-    An autoencoder that the file lacks comes from its configuration's folder. ``is_meta`` builds the model
-    from its configuration on the meta device, without weights. Weights load from safetensors only. Raises
+    An autoencoder that the file lacks comes from its configuration's folder. On the meta device the model is
+    built from its configuration, without weights. Weights load from safetensors and GGUF only. Raises
     ModelError if it cannot be loaded.
     """
     names = (
@@ -77,18 +103,24 @@ def load_diffusers_part(
     if files.header is not None and names:
         settings = files.read_json(f"{folder}/config.json") or {}
         _check_fit(model, files, settings, partial(meta_tensors, files.header, names))
-    if is_meta:
+    if placement.is_meta:
         with torch.device("meta"):
-            return model.from_config(files.read_json(f"{folder}/config.json")).to(dtype)
+            return model.from_config(files.read_json(f"{folder}/config.json")).to(placement.dtype)
+    if files.header is not None and names and files.is_gguf:
+        load = partial(_load_from_file, model, files, folder=folder)
+        return load_gguf_denoiser(load, files.header.file, placement.dtype)
     if files.header is not None and names:
-        return _load_from_file(model, files, read_tensors(files.header, names, dtype), folder, dtype)
+        tensors = read_tensors(files.header, names, placement.dtype)
+        return _load_from_file(
+            model, files, _with_prefix(tensors), folder=folder, torch_dtype=placement.dtype
+        )
     try:
         return model.from_pretrained(
             locate_source(files.configuration, files.configuration_revision),
             subfolder=folder,
             revision=files.configuration_revision,
             variant=files.variant,
-            torch_dtype=dtype,
+            torch_dtype=placement.dtype,
             use_safetensors=True,
             local_files_only=is_local_only(),
         )
@@ -134,17 +166,15 @@ def quieten_diffusers() -> None:
         diffusers.utils.logging.disable_progress_bar()
 
 
-def _load_from_file(
-    model: Any, files: ModelFiles, tensors: dict[str, Tensor], folder: str, dtype: torch.dtype
-) -> Any:
+def _load_from_file(model: Any, files: ModelFiles, checkpoint: Any, folder: str, **options: Any) -> Any:
     """Load a part of a single file by Diffusers' own conversion."""
     try:
         return model.from_single_file(
-            _with_prefix(tensors),
+            checkpoint,
             config=locate_source(files.configuration, files.configuration_revision),
             config_revision=files.configuration_revision,
             subfolder=folder,
-            torch_dtype=dtype,
+            **options,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise cannot_load("vision model", files.source, folder, error) from error

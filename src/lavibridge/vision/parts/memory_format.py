@@ -7,11 +7,11 @@
 The autoencoder stays contiguous, because its large group norms lose digits in channels last.
 """
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from lavibridge.core.mapped_files import MappedFiles
 
 _SMALL_MAP = 1024
 """Below this number of pixels per map, torch's group norm in channels last is slow on a CPU."""
@@ -21,23 +21,24 @@ def set_memory_format(denoiser: nn.Module, device: torch.device, is_trained: boo
     """Set the memory format for ``device``; ``is_trained`` means that the denoiser's LoRA is trained."""
     plain = is_trained and device.type == "cpu"
     chosen = torch.contiguous_format if plain else torch.channels_last
-    before = {name: weight.data_ptr() for name, weight in denoiser.named_parameters()}
-    denoiser.to(memory_format=chosen)  # type: ignore[call-overload]
-    _leave_file(denoiser, before)
+    files, left = MappedFiles(), []
+    weights = [*denoiser.parameters(), *denoiser.buffers()]
+    for weight in weights:
+        laid_out = weight.data.to(memory_format=chosen) if weight.dim() == 4 else weight.data
+        if laid_out.data_ptr() == weight.data_ptr():
+            left.append(weight)
+        else:
+            _replace(weight, laid_out, files)
+    # One weight in the file keeps the file mapped; where few are left in it, these are copied, too.
+    if 2 * sum(weight.nbytes for weight in left) < sum(weight.nbytes for weight in weights):
+        for weight in left:
+            _replace(weight, weight.data.clone(), files)
 
 
-def _leave_file(denoiser: nn.Module, before: Mapping[str, int]) -> None:
-    """Copy the other weights, too, where most were copied to be laid out anew.
-
-    Weights are read from a file that is mapped into memory. While one of them lies there, the whole file
-    stays in memory beside the copies: 2 GiB of a U-Net's 3.2.
-    """
-    weights = dict(denoiser.named_parameters())
-    left = [weight for name, weight in weights.items() if weight.data_ptr() == before[name]]
-    if 2 * sum(weight.nbytes for weight in left) >= sum(weight.nbytes for weight in weights.values()):
-        return
-    for weight in left:
-        weight.data = weight.data.clone()
+def _replace(weight: Tensor, copy: Tensor, files: MappedFiles) -> None:
+    """Put a copy of its values into a weight, and let go of the file's pages that held them."""
+    before, weight.data = weight.data, copy
+    files.release(before)
 
 
 def use_contiguous_norms(denoiser: nn.Module) -> None:

@@ -4,7 +4,8 @@
     autoencoder     first_stage_model.* or vae.*
     text encoders   cond_stage_model.*, conditioner.* or text_encoders.*; `language/parts/single_file.py`
 
-A file holds weights in the layout of the model's own authors, and no configuration. `vision.config` names
+A GGUF file has the denoiser alone, under the same names, in blocks of 2 to 8 bits a weight. A file holds
+weights in the layout of the model's own authors, and no configuration. `vision.config` names
 one; otherwise a folder beside the file, or the published configuration that the tensors' shapes show.
 """
 
@@ -17,13 +18,15 @@ from typing import Any
 
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import shipped_configurations
+from lavibridge.core.gguf_file import DENOISERS, check_gguf_file, read_gguf_header
 from lavibridge.core.paths import configurations_folder
 from lavibridge.core.safetensors_file import (
     SafetensorsHeader,
+    StoredTensor,
     check_number_types,
     read_safetensors_header,
 )
-from lavibridge.core.sources import find_configuration, find_single_file
+from lavibridge.core.sources import GGUF, find_configuration, find_single_file
 
 DENOISER = "model.diffusion_model."
 AUTOENCODER = ("first_stage_model.", "vae.")
@@ -35,6 +38,8 @@ _FIRST = {
     _FLUX: "final_layer.linear.weight",
 }
 """A denoiser's first layer -> its last, by the names of the model's authors."""
+_UNETS = ("sd1", "sdxl")
+"""Architectures of GGUF files that hold U-Nets."""
 _BY_CONTEXT = {768: "sd1", 2048: "sdxl"}
 """Width of the tokens that a U-Net reads -> its configuration."""
 _GIVE_FOLDER = "give a text-to-image model as its own single file, as a folder or as a hub id"
@@ -158,9 +163,31 @@ def autoencoder_names(header: SafetensorsHeader) -> list[str]:
 @lru_cache(maxsize=8)
 def _checked_header(file: Path, size: int, mtime_ns: int) -> SafetensorsHeader:
     """Read and check a header; a file of another size or time is another file."""
+    if file.suffix.lower() == GGUF:
+        return _gguf_header(file, size)
     header = read_safetensors_header(file)
     _refuse_other_models(header)
     check_number_types(header)
+    return header
+
+
+def _gguf_header(file: Path, size: int) -> SafetensorsHeader:
+    """Read and check the header of a GGUF file, whose tensors it describes like those of the other format."""
+    found = read_gguf_header(file)
+    if found.architecture not in DENOISERS:
+        raise ModelError(
+            f"'{file}' holds the language model '{found.architecture}', no image model: give it as "
+            "language.source"
+        )
+    if found.architecture in _UNETS:
+        raise ModelError(
+            f"'{file}' is the U-Net '{found.architecture}', whose convolutions Diffusers does not read from "
+            "GGUF: take the model's safetensors file, and set vision.quantize"
+        )
+    check_gguf_file(file, found, size)
+    tensors = {name: StoredTensor(dtype=each.dtype, shape=each.shape) for name, each in found.tensors.items()}
+    header = SafetensorsHeader(file=file, metadata={}, tensors=tensors)
+    _refuse_other_models(header)
     return header
 
 

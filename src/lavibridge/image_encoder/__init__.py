@@ -1,0 +1,1 @@
+"""Image encoders: pictures in, features of their patches out; one file is one family."""
