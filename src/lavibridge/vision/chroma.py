@@ -2,7 +2,8 @@
 
 Rock 2025, without a paper (huggingface.co/lodestones/Chroma). Text has no positions and the model was trained
 with a mask, so removed padding changes nothing. It reads the first padding token after a prompt. LoRA as in
-the training scripts of Diffusers for FLUX.1: the linear layers of attention and feed-forward.
+the training scripts of Diffusers for FLUX.1: the linear layers of attention and feed-forward. Its learning
+rate is SimpleTuner's.
 """
 
 import torch
@@ -32,9 +33,10 @@ class Chroma(PackedModel):
     joint_attention = True
     honours_mask = False
     lora_targets = Flux.lora_targets
+    published_lr = {"vision_lora": 2e-4}  # noqa: RUF012 - a constant of the class
     toy_autoencoder = TOY_WIDE_AUTOENCODER
     toy_scheduler = _SCHEDULER
-    toy = {  # noqa: RUF012 - a constant of the class
+    toy = {  # noqa: RUF012
         "in_channels": 64,
         "num_layers": 1,
         "num_single_layers": 1,
