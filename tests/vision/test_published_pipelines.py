@@ -151,6 +151,15 @@ def test_prx_draws_as_its_pipeline() -> None:
     assert relative_error(sampling.latents, expected) < 1e-4
 
 
+def test_chroma_in_diffusers_still_needs_its_padding_hidden() -> None:
+    """If this fails, Diffusers hides it: delete `hide_padding` (decision 0024)."""
+    pipe = pipeline("ChromaPipeline")
+    with torch.no_grad():
+        _, mask = pipe._get_t5_prompt_embeds(["a red circle"], max_sequence_length=64)
+    assert mask.is_floating_point()
+    assert not mask.all()
+
+
 def hide_padding(pipe: Any) -> None:
     """Diffusers adds Chroma's mask of ones and zeros to the scores; the published model hides the padding."""
     made = getattr(pipe, "_prepare_attention_mask", None)
