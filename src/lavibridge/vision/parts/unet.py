@@ -20,6 +20,9 @@ from lavibridge.core.contracts import Conditioning
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.padding import padding_mask
 
+_SIZES = 6
+"""Number of sizes that a U-Net takes."""
+
 
 class UNet(DiffusersModel):
     """UNet2DConditionModel; a family states which inputs its U-Net takes in addition to tokens."""
@@ -89,10 +92,6 @@ class UNet(DiffusersModel):
 
     def _context_width(self) -> int:
         return int(self.backbone.config.cross_attention_dim)
-
-
-_SIZES = 6
-"""Number of sizes that a U-Net takes."""
 
 
 class SizedUNet(UNet):
