@@ -117,7 +117,6 @@ ODD: dict[str, Any] = {
     "variance_type": "learned_range",
     "lambda_min_clipped": -5.1,
     "stochastic_sampling": True,
-    "shift_terminal": 0.1,
     "timestep_type": "continuous",
 }
 """Settings that models are published with, for another class of scheduler."""

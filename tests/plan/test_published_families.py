@@ -40,7 +40,7 @@ def test_a_published_model_has_its_number_of_parameters(kind: str, name: str, tm
     found = {part.name: part.frozen for part in parts}
     names = {family.denoiser_folder: "denoiser"}
     for place, expected in family.published[name].parameters.items():
-        assert found[names.get(place, f"own {place}")] == pytest.approx(expected, rel=1e-3), place
+        assert found[names.get(place, f"own {place}")] == pytest.approx(expected, rel=1e-5), place
     assert bridge.vision.latent_shape(1024, 1024)
 
 

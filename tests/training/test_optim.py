@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lavibridge.bridge import TRAINED_PARTS
+from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.tensors import save_tensors
 from lavibridge.optimizers import adamw8bit
@@ -55,6 +56,18 @@ def test_rates_not_given_are_the_published_ones_of_the_family() -> None:
     assert learning_rates("pixart", nothing, TRAINED_PARTS)["connector"] == 2e-5
     given = learning_rates("sd", LearningRateSection(connector=3e-3, language_lora=0.0), TRAINED_PARTS)
     assert given == {"language_lora": 0.0, "connector": 3e-3, "vision_lora": 1e-4}
+
+
+def test_a_family_may_publish_the_rate_of_its_lora_alone() -> None:
+    trained, given = ("connector", "vision_lora"), LearningRateSection(connector=1e-4)
+    assert learning_rates("qwen_image", given, trained) == {"connector": 1e-4, "vision_lora": 2e-4}
+    with pytest.raises(RecipeError, match=r"^training\.lr\.connector: the recipe sets no learning rate"):
+        learning_rates("qwen_image", LearningRateSection(), trained)
+
+
+def test_published_rates_are_those_of_trained_parts() -> None:
+    for kind in registry.kinds("vision"):
+        assert set(registry.load_kind("vision", kind).published_lr) <= set(TRAINED_PARTS), kind
 
 
 def test_a_family_without_published_rates_needs_one_for_each_trained_part() -> None:

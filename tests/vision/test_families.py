@@ -15,7 +15,7 @@ from lavibridge.core.errors import ModelError
 from lavibridge.vision.hf import DiffusersModel
 
 KINDS = registry.kinds("vision")
-WITH_BLOCKS = ("ldm", "pixart", "sana", "sd", "sdxl")
+WITH_BLOCKS = ("kolors", "ldm", "pixart", "sana", "sd", "sdxl")
 JOINT = ("flux", "sd3")
 _BUILT: dict[str, DiffusersModel] = {}
 
@@ -309,13 +309,17 @@ def test_wrong_sources_are_errors(tmp_path: Path) -> None:
 
 
 def test_kolors_is_not_sdxl(tmp_path: Path) -> None:
-    """Its U-Net reads tokens of width 4096 and projects them itself."""
-    save(built("sdxl"), tmp_path)
-    change(tmp_path, "unet/config.json", encoder_hid_dim=4096, encoder_hid_dim_type="text_proj")
-    with pytest.raises(ModelError, match="no vision family accepts"):
-        registry.detect_kind("vision", str(tmp_path))
+    """Its U-Net reads wider tokens and projects them itself."""
+    model = built("kolors")
+    save(model, tmp_path)
+    assert registry.detect_kind("vision", str(tmp_path)) == "kolors"
+    assert model.spec.context == model.backbone.encoder_hid_proj.in_features
+    assert model.backbone.config.cross_attention_dim == model.backbone.encoder_hid_proj.out_features
     with pytest.raises(ModelError, match="encoder_hid_dim_type 'text_proj'"):
         load("sdxl", tmp_path)
+    change(tmp_path, "unet/config.json", encoder_hid_dim_type="text_image_proj")
+    with pytest.raises(ModelError, match="no vision family accepts"):
+        registry.detect_kind("vision", str(tmp_path))
 
 
 def test_distilled_and_filling_models_are_refused(tmp_path: Path) -> None:

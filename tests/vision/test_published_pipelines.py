@@ -1,6 +1,7 @@
 """Families that declare toys of their published pipelines: they read and draw as Diffusers does."""
 
 import inspect
+from importlib import import_module
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,48 @@ def test_prx_draws_as_its_pipeline() -> None:
             both = vision.predict(sampling.noisy.repeat(2, 1, 1, 1), sampling.t.expand(2), given)
         sampling.take(vision.guide(both[:1], both[1:], 3.0))
     assert relative_error(sampling.latents, expected) < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+def test_kolors_predicts_as_in_its_pipeline() -> None:
+    """With tokens and pooled vectors; its tokenizer needs sentencepiece."""
+    kolors: Any = import_module("diffusers.pipelines.kolors.pipeline_kolors")
+    family: Any = registry.load_kind("vision", "kolors")
+    vision = family(family.Config(source="random"))
+    pipe = kolors.KolorsPipeline(vision.autoencoder, None, None, vision.backbone, vision.scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(2, 7, vision.spec.context, generator=generator)
+    pooled = torch.randn(2, vision.spec.pooled, generator=generator)
+    calls: list[tuple[Tensor, Tensor, Tensor]] = []
+    hook = vision.backbone.register_forward_hook(
+        lambda _, given, output: calls.append((given[0], given[1], output[0]))
+    )
+    pipe(
+        prompt_embeds=tokens[1:],
+        pooled_prompt_embeds=pooled[1:],
+        negative_prompt_embeds=tokens[:1],
+        negative_pooled_prompt_embeds=pooled[:1],
+        generator=generator,
+        num_inference_steps=2,
+        output_type="latent",
+        **SIZE,
+    )
+    hook.remove()
+    given = Conditioning(tokens=tokens, mask=torch.ones(2, 7, dtype=torch.bool), pooled=pooled)
+    assert len(calls) == 2
+    for noisy, t, expected in calls:
+        with torch.no_grad():
+            torch.testing.assert_close(vision.predict(noisy, t.expand(2), given), expected)
+
+
+def test_chroma_in_diffusers_still_needs_its_padding_hidden() -> None:
+    """If this fails, Diffusers hides it: delete `hide_padding` (decision 0024)."""
+    pipe = pipeline("ChromaPipeline")
+    with torch.no_grad():
+        _, mask = pipe._get_t5_prompt_embeds(["a red circle"], max_sequence_length=64)
+    assert mask.is_floating_point()
+    assert not mask.all()
 
 
 def hide_padding(pipe: Any) -> None:

@@ -27,8 +27,8 @@ TimestepSamplingSection = Annotated[
 class LearningRateSection(Config):
     """One learning rate per trained part.
 
-    The default is the published rate of the vision family (`published_lr`). A family without published
-    rates needs a rate for every trained part.
+    The default is the published rate of the vision family (`published_lr`). A part without a published rate
+    needs one.
     """
 
     language_lora: float | None = Field(default=None, ge=0)
@@ -36,7 +36,7 @@ class LearningRateSection(Config):
     connector: float | None = Field(default=None, ge=0)
     """The connector; published: 1e-4 into a U-Net, 2e-5 into PixArt."""
     vision_lora: float | None = Field(default=None, ge=0)
-    """LoRA of the vision model; published: as the connector."""
+    """LoRA of the vision model; published: as the connector, or 2e-5 to 2e-4 where only LoRA is trained."""
 
 
 class AlignmentSection(Config):

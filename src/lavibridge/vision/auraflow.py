@@ -3,7 +3,7 @@
 Its tokens are as many as the prompt may have at most, and those of the padding are zeros.
 
 Fal 2024, without a paper (huggingface.co/fal/AuraFlow). It takes no mask, so a bridge's padding is removed.
-LoRA on the linear layers of attention, for the image.
+LoRA as in SimpleTuner: the linear layers of attention, for image and text.
 """
 
 from typing import Any
@@ -30,7 +30,16 @@ class AuraFlow(DiffusersModel):
     default_guidance_scale = 3.5
     joint_attention = True
     honours_mask = False
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    lora_targets = (
+        "to_q",
+        "to_k",
+        "to_v",
+        "to_out.0",
+        "add_q_proj",
+        "add_k_proj",
+        "add_v_proj",
+        "to_add_out",
+    )
     toy_scheduler = _SHIFT
     toy = {  # noqa: RUF012 - a constant of the class
         "sample_size": 8,

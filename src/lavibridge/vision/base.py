@@ -74,7 +74,8 @@ class VisionModel(nn.Module, ABC):
     step_spacing: StepSpacing | None = None
     """How its published pipeline spaces the steps of a flow. None: as is usual for its scheduler."""
     published_lr: ClassVar[Mapping[str, float]] = MappingProxyType({})
-    """Learning rates of a published bridge to this family, by trained part; empty if none is published."""
+    """Learning rates by trained part, from a published bridge to this family or from a published script that
+    trains LoRA for it; empty if there is neither."""
     joint_attention: ClassVar[bool] = False
     """Whether text and image share joint attention, which leaves no cross-attention layers."""
     honours_mask: ClassVar[bool] = True

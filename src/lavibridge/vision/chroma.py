@@ -2,7 +2,8 @@
 
 Rock 2025, without a paper (huggingface.co/lodestones/Chroma). Text has no positions and the model was trained
 with a mask, so removed padding changes nothing. It reads the first padding token after a prompt. LoRA as in
-the training scripts of Diffusers for FLUX.1: the linear layers of attention and feed-forward.
+the training scripts of Diffusers for FLUX.1: the linear layers of attention and feed-forward. Its learning
+rate is SimpleTuner's.
 """
 
 import torch
@@ -14,9 +15,10 @@ from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.flux import Flux
 from lavibridge.vision.parts.packed import PackedModel, patch_places
 from lavibridge.vision.parts.published import T5_XXL, WIDE_AUTOENCODER, PublishedModel
-from lavibridge.vision.parts.toys import TOY_T5, TOY_WIDE_AUTOENCODER
+from lavibridge.vision.parts.toys import TOY_FLOW, TOY_T5, TOY_WIDE_AUTOENCODER
 
 _T5 = TextEncoder(has_sequence_length=True, padding="masked", read_padding=1)
+_SCHEDULER = {**TOY_FLOW, "shift": 1.0}
 
 
 class Chroma(PackedModel):
@@ -31,9 +33,10 @@ class Chroma(PackedModel):
     joint_attention = True
     honours_mask = False
     lora_targets = Flux.lora_targets
+    published_lr = {"vision_lora": 2e-4}  # noqa: RUF012 - a constant of the class
     toy_autoencoder = TOY_WIDE_AUTOENCODER
-    toy_scheduler = Flux.toy_scheduler
-    toy = {  # noqa: RUF012 - a constant of the class
+    toy_scheduler = _SCHEDULER
+    toy = {  # noqa: RUF012
         "in_channels": 64,
         "num_layers": 1,
         "num_single_layers": 1,
@@ -50,9 +53,9 @@ class Chroma(PackedModel):
         "lodestones/Chroma1-HD": PublishedModel(
             pipeline="ChromaPipeline",
             autoencoder=WIDE_AUTOENCODER,
-            scheduler=Flux.toy_scheduler,
+            scheduler=_SCHEDULER,
             text_encoders={"text_encoder": {"_class_name": "T5EncoderModel", **T5_XXL}},
-            parameters={"transformer": 8.9e9, "text_encoder": 4.762e9},
+            parameters={"transformer": 8_899_983_424, "text_encoder": 4_762_310_656},
         )
     }
 

@@ -5,7 +5,8 @@
 It is told the time before the shift, which depends on the image's size.
 
 Zheng et al. 2024, arXiv 2403.05121 (its forerunner CogView3); Zhipu AI 2025. It takes no mask, so padding is
-removed, save what makes a prompt's length a multiple of 16. LoRA on the linear layers of attention.
+removed, save what makes a prompt's length a multiple of 16. LoRA and its learning
+rate as in CogKit, its makers' training scripts: the linear layers of attention.
 """
 
 from math import exp, sqrt
@@ -46,9 +47,10 @@ class CogView4(DiffusersModel):
     honours_mask = False
     is_image_first = True
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    published_lr = {"vision_lora": 2e-5}  # noqa: RUF012 - a constant of the class
     toy_autoencoder = TOY_WIDE_AUTOENCODER
     toy_scheduler = _DYNAMIC
-    toy = {  # noqa: RUF012 - a constant of the class
+    toy = {  # noqa: RUF012
         "sample_size": 8,
         "num_layers": 2,
         "attention_head_dim": 16,
@@ -65,7 +67,14 @@ class CogView4(DiffusersModel):
         "zai-org/CogView4-6B": PublishedModel(
             pipeline="CogView4Pipeline",
             denoiser={"num_layers": 28, "attention_head_dim": 128, "num_attention_heads": 32},
-            autoencoder={**WIDE_AUTOENCODER, "scaling_factor": 1.0, "shift_factor": 0.0},
+            autoencoder={
+                **WIDE_AUTOENCODER,
+                "block_out_channels": (128, 512, 1024, 1024),
+                "layers_per_block": 3,
+                "mid_block_add_attention": False,
+                "scaling_factor": 1.0,
+                "shift_factor": 0.0,
+            },
             scheduler=_DYNAMIC,
             text_encoders={
                 "text_encoder": {
@@ -80,7 +89,7 @@ class CogView4(DiffusersModel):
                     "attention_bias": True,
                 }
             },
-            parameters={"transformer": 6.37e9, "text_encoder": 8.78e9},
+            parameters={"transformer": 6_369_118_272, "text_encoder": 8_779_194_368},
         )
     }
 

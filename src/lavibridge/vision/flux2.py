@@ -6,8 +6,9 @@
 `dev` takes the guidance scale as an input and needs no classifier-free guidance; distilled `klein` needs none
 either. The logarithm of the timestep shift is linear in the number of patches and in the number of steps.
 
-Black Forest Labs 2025 and 2026, without a paper. Text has positions, so padding is removed. LoRA as in the
-training scripts of Diffusers: the linear layers of attention, fused with feed-forward in the single blocks.
+Black Forest Labs 2025 and 2026, without a paper. Text has positions, so padding is removed. LoRA and its
+learning rate as in the training script of Diffusers for klein: the linear layers of attention, which are
+fused with feed-forward in the single blocks. The script for dev leaves out the single blocks.
 """
 
 from collections.abc import Mapping
@@ -74,12 +75,13 @@ class Flux2(PackedModel):
     joint_attention = True
     honours_mask = False
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0", "to_qkv_mlp_proj")
-    toy_autoencoder = {  # noqa: RUF012 - a constant of the class
+    published_lr = {"vision_lora": 1e-4}  # noqa: RUF012 - a constant of the class
+    toy_autoencoder = {  # noqa: RUF012
         **{name: value for name, value in TOY_AUTOENCODER.items() if name != "scaling_factor"},
         "latent_channels": 4,
     }
-    toy_scheduler = {**TOY_FLOW, "shift": 1.0, "use_dynamic_shifting": True}  # noqa: RUF012
-    toy = {  # noqa: RUF012 - a constant of the class
+    toy_scheduler = {**TOY_FLOW, "use_dynamic_shifting": True}  # noqa: RUF012
+    toy = {  # noqa: RUF012
         "in_channels": 16,
         "num_layers": 1,
         "num_single_layers": 1,
@@ -139,7 +141,7 @@ class Flux2(PackedModel):
             },
             scheduler=toy_scheduler,
             text_encoders={"text_encoder": {"_class_name": "Qwen3ForCausalLM", **QWEN3_4B}},
-            parameters={"transformer": 3_875_544_576, "text_encoder": 4.02e9},
+            parameters={"transformer": 3_875_544_576, "text_encoder": 4_022_468_096},
         ),
     }
 

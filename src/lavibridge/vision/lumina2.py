@@ -6,7 +6,7 @@
 Its time runs from noise (0) to image (1), and it predicts the image minus the noise.
 
 Qin et al. 2025, arXiv 2503.21758. The denoiser reads the lengths of its prompts, so padding is removed. LoRA
-as in the training scripts of Diffusers: the linear layers of attention.
+and its learning rate as in the training script of Diffusers: the linear layers of attention.
 """
 
 from jaxtyping import Float, Num
@@ -51,9 +51,10 @@ class Lumina2(DiffusersModel):
     honours_mask = False
     block_lists = "layers"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    published_lr = {"vision_lora": 1e-4}  # noqa: RUF012 - a constant of the class
     toy_autoencoder = TOY_WIDE_AUTOENCODER
     toy_scheduler = TOY_FLOW
-    toy = {  # noqa: RUF012 - a constant of the class
+    toy = {  # noqa: RUF012
         "sample_size": 8,
         "hidden_size": 32,
         "num_layers": 2,
@@ -82,7 +83,7 @@ class Lumina2(DiffusersModel):
             autoencoder=WIDE_AUTOENCODER,
             scheduler={"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 6.0},
             text_encoders={"text_encoder": {"_class_name": "Gemma2Model", **_GEMMA_2B}},
-            parameters={"transformer": 2.61e9, "text_encoder": 2.614e9},
+            parameters={"transformer": 2_609_769_152, "text_encoder": 2_614_341_888},
         )
     }
 

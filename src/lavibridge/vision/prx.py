@@ -1,6 +1,7 @@
 """PRX: a flow transformer whose image tokens attend to text and image; the text is not updated.
 
-Photoroom 2025, without a paper (huggingface.co/Photoroom). LoRA on the linear layers of attention.
+Photoroom 2025, without a paper (huggingface.co/Photoroom). LoRA on the linear layers of attention; no
+training script publishes other targets.
 """
 
 from typing import Any

@@ -4,8 +4,8 @@
 
 Its autoencoder also compresses videos; an image is a video of one frame.
 
-Qwen team 2025, arXiv 2508.02324. Text has positions, so padding is removed. LoRA as in the training scripts
-of Diffusers: the linear layers of attention, for the image.
+Qwen team 2025, arXiv 2508.02324. Text has positions, so padding is removed. LoRA and its learning rate as in
+the training script of Diffusers: the linear layers of attention, for the image.
 """
 
 from jaxtyping import Float, Num
@@ -63,7 +63,8 @@ class QwenImage(PackedModel):
     joint_attention = True
     honours_mask = False
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
-    toy_autoencoder = {  # noqa: RUF012 - a constant of the class
+    published_lr = {"vision_lora": 2e-4}  # noqa: RUF012 - a constant of the class
+    toy_autoencoder = {  # noqa: RUF012
         "base_dim": 8,
         "z_dim": 4,
         "dim_mult": [1, 2, 2],
@@ -73,7 +74,7 @@ class QwenImage(PackedModel):
         "latents_std": (1.5, 0.5, 2.0, 1.0),
     }
     toy_scheduler = _DYNAMIC
-    toy = {  # noqa: RUF012 - a constant of the class
+    toy = {  # noqa: RUF012
         "in_channels": 16,
         "out_channels": 4,
         "num_layers": 2,
@@ -103,10 +104,17 @@ class QwenImage(PackedModel):
             text_encoders={
                 "text_encoder": {
                     "_class_name": "Qwen2_5_VLForConditionalGeneration",
-                    "text_config": {**_TEXT, "rope_parameters": {**_ROTARY, "mrope_section": (16, 24, 24)}},
+                    "text_config": {
+                        **_TEXT,
+                        "rope_parameters": {
+                            **_ROTARY,
+                            "rope_theta": 1_000_000.0,
+                            "mrope_section": (16, 24, 24),
+                        },
+                    },
                 }
             },
-            parameters={"transformer": 20_430_401_088, "text_encoder": 7.07e9},
+            parameters={"transformer": 20_430_401_088, "text_encoder": 7_070_619_136},
         )
     }
 

@@ -5,7 +5,7 @@
 Its time runs from noise (0) to image (1), and it predicts the image minus the noise.
 
 Z-Image team 2025, arXiv 2511.22699. The denoiser reads the lengths of its prompts, so padding is removed.
-LoRA as in the training scripts of Diffusers: the linear layers of attention.
+LoRA and its learning rate as in the training script of Diffusers: the linear layers of attention.
 """
 
 from typing import Any
@@ -44,9 +44,10 @@ class ZImage(DiffusersModel):
     block_lists = "layers"
     is_image_first = True
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    published_lr = {"vision_lora": 1e-4}  # noqa: RUF012 - a constant of the class
     toy_autoencoder = TOY_WIDE_AUTOENCODER
     toy_scheduler = TOY_FLOW
-    toy = {  # noqa: RUF012 - a constant of the class
+    toy = {  # noqa: RUF012
         "dim": 32,
         "n_layers": 2,
         "n_refiner_layers": 1,
@@ -60,10 +61,11 @@ class ZImage(DiffusersModel):
     published = {  # noqa: RUF012
         "Tongyi-MAI/Z-Image": PublishedModel(
             pipeline="ZImagePipeline",
+            denoiser={"axes_lens": (1536, 512, 512)},
             autoencoder=WIDE_AUTOENCODER,
             scheduler={"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 6.0},
             text_encoders={"text_encoder": {"_class_name": "Qwen3Model", **QWEN3_4B}},
-            parameters={"transformer": 6.15e9, "text_encoder": 4.02e9},
+            parameters={"transformer": 6_154_908_736, "text_encoder": 4_022_468_096},
         )
     }
 

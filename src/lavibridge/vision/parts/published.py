@@ -17,8 +17,8 @@ class PublishedModel:
     """With its class."""
     text_encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Folder -> configuration, with its class."""
-    parameters: Mapping[str, int | float] = field(default_factory=dict)
-    """Folder -> number of parameters, as published, where that is known to four digits."""
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    """Folder -> number of parameters, where its publisher or the size of its files states it."""
 
 
 WIDE_AUTOENCODER: Mapping[str, Any] = {

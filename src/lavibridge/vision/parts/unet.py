@@ -2,6 +2,12 @@
 
 LoRA as in LaVi-Bridge: the linear layers of attention, GEGLU projections, and the convolutions and time
 projections of the residual blocks (224 layers in Stable Diffusion 1.4).
+
+Some also take a pooled vector of the prompt and the sizes of the image:
+
+    [pooled | (height, width) of the original, (top, left) of the crop, (height, width)]
+
+The sizes say that the original is as large as the image and not cropped, as in their pipelines by default.
 """
 
 from collections.abc import Mapping
@@ -13,6 +19,9 @@ from torch import Tensor
 from lavibridge.core.contracts import Conditioning
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.padding import padding_mask
+
+_SIZES = 6
+"""Number of sizes that a U-Net takes."""
 
 
 class UNet(DiffusersModel):
@@ -83,3 +92,27 @@ class UNet(DiffusersModel):
 
     def _context_width(self) -> int:
         return int(self.backbone.config.cross_attention_dim)
+
+
+class SizedUNet(UNet):
+    """UNet2DConditionModel with `addition_embed_type: text_time`: it takes a pooled vector and sizes."""
+
+    addition = "text_time"
+    toy: ClassVar[Mapping[str, Any]] = {
+        **UNet.toy,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": _SIZES * 8 + 24,
+        "use_linear_projection": True,
+    }
+
+    def _additions(
+        self, noisy: Float[Tensor, "batch channel h w"], conditioning: Conditioning
+    ) -> dict[str, Tensor | None]:
+        height, width = noisy.shape[2] * self.factor, noisy.shape[3] * self.factor
+        sizes = self.alphas.new_tensor([height, width, 0, 0, height, width])
+        return {"text_embeds": conditioning.pooled, "time_ids": sizes.expand(len(noisy), _SIZES)}
+
+    def _pooled_width(self) -> int:
+        settings = self.backbone.config
+        return int(settings.projection_class_embeddings_input_dim - _SIZES * settings.addition_time_embed_dim)
