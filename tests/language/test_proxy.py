@@ -85,7 +85,7 @@ def test_without_a_network_the_cache_answers_or_an_error_says_what_to_do(chat: C
 
 
 def test_retry_after_is_obeyed(chat: ChatServer) -> None:
-    for wait in ("0.4", format_datetime(datetime.now(UTC) + timedelta(seconds=1.5), usegmt=True)):
+    for wait in ("0.4", format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)):
         answers = iter([failure(429, "slow down", Retry_After=wait), revise("a cat")])
         chat.answer = lambda _, answers=answers: next(answers)  # type: ignore[misc]
         start = time.monotonic()

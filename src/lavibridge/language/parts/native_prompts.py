@@ -148,12 +148,17 @@ class PromptTokenizer:
         text = instruction + self._own(prompt)
         if self.encoder.chat is not None:
             text = self._message(text, self.encoder.chat)
-        return self.encoder.template.replace(PROMPT, text)
+        before, after = self.encoder.template.split(PROMPT)
+        return self._literal(before) + text + self._literal(after)
+
+    def _literal(self, text: str) -> str:
+        """Text of a template; for a tokenizer that counts bytes, one byte for each of its tokens."""
+        return text[: len(text) // BYTES_PER_TOKEN] if self.is_meta else text
 
     def _message(self, text: str, chat: ChatTemplate) -> str:
         """The chat message that says ``text``, in the words of the tokenizer's template."""
         if self.is_meta:
-            return (chat.system or "") + text
+            return self._literal(chat.system or "") + text
         said = [("user", text)] if chat.system is None else [("system", chat.system), ("user", text)]
         messages = [
             {
