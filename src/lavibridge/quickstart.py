@@ -44,8 +44,8 @@ SHEET_PROMPTS = (
 _SHEET_SEED = 7
 _CATEGORIES = {"one": "one thing", "two": "two things", "spatial": "in a direction"}
 """The evaluated categories, and how the table calls them."""
-_PROMPTS = 75
-"""Prompts per condition and category; the intervals extend at most about 11 points to each side."""
+_PROMPTS = 60
+"""Prompts per condition and category; the intervals extend at most about 12 points to each side."""
 _STEPS, _GUIDANCE = 20, 4.0
 
 
@@ -183,7 +183,8 @@ def _tell(results: dict[str, Any], out: Path, page: Path) -> None:
     width = max(len(name) for name in rows)
     count = results["metrics"]["world"]["categories"]["one"]["n"]
     console.print(f"\nimages with every attribute right (share, 95 % interval, n {count} each)")
-    console.print(f"  {'':<{width}}" + "".join(f"  {title:<24}" for title in _CATEGORIES.values()))
+    titles = "".join(f"  {title:<24}" for title in _CATEGORIES.values())
+    console.print(f"  {'':<{width}}{titles}", soft_wrap=True)
     for name, each in rows.items():
         scores = [each["metrics"]["world"]["categories"][category] for category in _CATEGORIES]
         cells = [f"{score['mean']:6.1%} ({score['low']:.1%} to {score['high']:.1%})" for score in scores]
