@@ -45,7 +45,7 @@ class MessageStream:
 
 @final
 class ResultStream:
-    """A stream for results; raises SystemExit if the reader has left, LaviError if the results cannot be
+    """A stream for results. Raises SystemExit if the reader has left, and LaviError if the results cannot be
     written."""
 
     def __init__(self, stream: Any) -> None:

@@ -44,7 +44,7 @@ def load_language_config(source: str, revision: str | None) -> tuple[dict[str, A
 
 
 def class_name(source: str, description: Mapping[str, Any], models: Mapping[str, str]) -> str:
-    """The class in transformers for a config.json, by its `model_type`; ModelError if there is none."""
+    """Return the transformers class of a config.json's `model_type`. Raises ModelError if none fits."""
     found = str(description.get("model_type"))
     if found not in models:
         raise ModelError(
@@ -120,7 +120,7 @@ def _check_complete(missing: Collection[str], source: str, folder: str = "") -> 
 
 
 def load_tokenizer(source: str, folder: str, revision: str | None) -> Any:
-    """The tokenizer in the sub-folder ``folder`` of ``source``; ModelError if it cannot be loaded."""
+    """Load the tokenizer in the sub-folder ``folder`` of ``source``. Raises ModelError if that fails."""
     try:
         return transformers.AutoTokenizer.from_pretrained(
             locate_source(source, revision),

@@ -74,7 +74,7 @@ class NativeText(LanguageModel):
 
     def __init__(self, config: Config, device: torch.device | None = None) -> None:
         """Load the encoders; on the meta ``device``, build them from their config.json files, with byte
-        tokenizers. ModelError where the folder lacks one or they do not fit together."""
+        tokenizers. Raises ModelError if the folder lacks one or they do not fit together."""
         super().__init__()
         self.config = config
         self.placement = Placement.of(config, device)

@@ -78,7 +78,7 @@ class ModelPool:
             return self.get(name)
 
     def get(self, name: str) -> ServedModel:
-        """Return a model while `turns` is held; KeyError if there is none. Raises PairUnavailable."""
+        """Return a model while `turns` is held. Raises KeyError if there is none, or PairUnavailable."""
         found = self.find(name)
         if found is not None:
             return found
