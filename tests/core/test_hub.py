@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub import constants
 
 from lavibridge import load_recipe
+from lavibridge.bridge.choices import model_of_choice
 from lavibridge.core import hub
 from lavibridge.core.errors import ModelError
 from lavibridge.core.sources import read_model_json
@@ -51,4 +52,10 @@ def test_a_hub_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
 def test_a_set_variable_asks_nobody(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub, "why_unreachable", None)
-    assert hub.is_local_only()
+    assert hub.is_local_only("owner/name")
+
+
+def test_nobody_is_asked_about_a_folder(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "why_unreachable", None)
+    assert model_of_choice("language", "mini-bert").encode(["a red circle"])
+    assert model_of_choice("vision", "mini-ldm")

@@ -1,13 +1,9 @@
 """Meta tensors have values that follow from known ones; a denoiser that reads its mask can be planned."""
 
-from collections.abc import Iterator
-from importlib.metadata import EntryPoint, EntryPoints
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lavibridge.core import registry
 from lavibridge.core.contracts import Batch
 from lavibridge.core.errors import ModelError
 from lavibridge.plan.meta_model import build_meta_bridge
@@ -82,19 +78,9 @@ def test_values_live_as_long_as_their_tensor() -> None:
 
 
 @pytest.fixture
-def lumina(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recipe]:
-    """A recipe into a family that another distribution registers."""
-    found = registry.entry_points
-    entry = EntryPoint(name="lumina2", value="lumina:Lumina2", group="lavibridge.vision")
-    monkeypatch.setattr(
-        registry,
-        "entry_points",
-        lambda group: EntryPoints([*found(group=group), *([entry] if group == entry.group else [])]),
-    )
-    caches = (registry.kinds, registry._outside)
-    for each in caches:
-        each.cache_clear()
-    yield make_recipe(
+def lumina() -> Recipe:
+    """A recipe into a denoiser that lays out its sequence by the values of its mask."""
+    return make_recipe(
         {
             "language": {"kind": "llama", "source": "random"},
             "vision": {"kind": "lumina2", "source": "random"},
@@ -104,8 +90,6 @@ def lumina(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recipe]:
             "training": {"steps": 1},
         }
     )
-    for each in caches:
-        each.cache_clear()
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

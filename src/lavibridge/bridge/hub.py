@@ -37,7 +37,7 @@ def download_bridge_from_hub(repo_id: str, revision: str | None) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     try:
-        local = is_local_only()
+        local = is_local_only(repo_id)
         found = snapshot_download(
             repo_id, revision=revision, allow_patterns=list(_FILES), local_files_only=local
         )

@@ -172,7 +172,7 @@ def _open(
         if proxy is not None:
             raise typer.BadParameter("--proxy revises prompts, and --image has none: leave one out")
         pictures = _read_pictures(image)
-        return _open_image_pipeline(pair), pictures, [{"image": str(each)} for each in image]
+        return _open_image_pipeline(pair), pictures, [{"image": each.name} for each in image]
     pipe = open_pipeline(run, pair, proxy=proxy)
     return pipe, prompts, _prompt_metadata(pipe.bridge, prompts, prompt_weighting)
 

@@ -16,11 +16,9 @@ from pydantic import Field
 from torch import nn
 
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
-from lavibridge.connectors.parts.blocks import TransformerBlock
+from lavibridge.connectors.parts.blocks import TransformerBlock, head_count
 from lavibridge.connectors.parts.read_out import ReadOutChoice
 from lavibridge.core.contracts import ReadingSpec, TextSpec, VisionSpec
-
-_HEAD_WIDTH = 64
 
 
 class Query(Connector):
@@ -42,7 +40,7 @@ class Query(Connector):
 
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         super().__init__(config, text, vision)
-        heads = max(1, text.width // _HEAD_WIDTH)
+        heads = head_count(text.width)
         self.queries = nn.Parameter(0.02 * torch.randn(config.queries, text.width))
         self.blocks = nn.ModuleList(TransformerBlock(text.width, heads) for _ in range(config.blocks))
         scale = nn.RMSNorm(vision.context, eps=1e-6)

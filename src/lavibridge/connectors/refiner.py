@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
-from lavibridge.connectors.parts.blocks import TransformerBlock
+from lavibridge.connectors.parts.blocks import TransformerBlock, head_count
 from lavibridge.connectors.parts.perceiver import TimeEmbedding
 from lavibridge.core import registry
 from lavibridge.core.config import validate_config
 from lavibridge.core.contracts import ReadingSpec, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError
 
-_HEAD_WIDTH = 64
 _TIME_CHANNELS = 256
 
 
@@ -72,7 +71,7 @@ class Refiner(Connector):
                 "nothing to refine before it: choose another"
             )
         self.pool = None  # the following connector pools
-        heads = max(1, text.width // _HEAD_WIDTH)
+        heads = head_count(text.width)
         self.time = TimeEmbedding(_TIME_CHANNELS, text.width)
         self.refining = nn.ModuleList(_GatedTransformerBlock(text.width, heads) for _ in range(config.blocks))
 

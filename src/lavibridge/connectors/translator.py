@@ -14,13 +14,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
-from lavibridge.connectors.parts.blocks import TransformerBlock
+from lavibridge.connectors.parts.blocks import TransformerBlock, head_count
 from lavibridge.core import registry
 from lavibridge.core.config import validate_config
 from lavibridge.core.contracts import ReadingSpec, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError
-
-HEAD_WIDTH = 64
 
 
 class Translator(Connector):
@@ -60,7 +58,7 @@ class Translator(Connector):
             )
         self.time_aware = self.then.time_aware
         self.pool = None  # the following connector pools
-        heads = next(count for count in range(max(1, width // HEAD_WIDTH), 0, -1) if width % count == 0)
+        heads = head_count(width)
         self.norm = nn.LayerNorm(text.width)
         self.proj = nn.Linear(text.width, width)
         self.translating = nn.ModuleList(TransformerBlock(width, heads) for _ in range(config.blocks))

@@ -4,6 +4,8 @@ The hub's client tries each file six times, and gives up after 23 seconds. A rec
 are a dozen files.
 """
 
+from os import PathLike
+from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 from time import monotonic
@@ -16,8 +18,14 @@ _asked: dict[str, tuple[float, str | None]] = {}
 """For each address, when it was asked and why it did not answer, or None if it did."""
 
 
-def is_local_only() -> bool:
-    """Whether only local files are available: HF_HUB_OFFLINE is set, or the hub does not answer."""
+def is_local_only(source: str | PathLike[str]) -> bool:
+    """Whether only local files of ``source``, a folder or a hub id, are available.
+
+    That is so for a folder, if HF_HUB_OFFLINE is set, and if the hub does not answer. Nobody is asked about a
+    folder.
+    """
+    if Path(source).is_dir():
+        return True
     from huggingface_hub import is_offline_mode
 
     return is_offline_mode() or why_hub_is_unreachable() is not None

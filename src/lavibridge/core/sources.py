@@ -175,7 +175,7 @@ def _is_on_hub(model: PackagedModel) -> bool:
     from huggingface_hub import hf_hub_download
 
     try:
-        hf_hub_download(model.hub_id, "config.json", local_files_only=is_local_only())
+        hf_hub_download(model.hub_id, "config.json", local_files_only=is_local_only(model.hub_id))
     except Exception as error:  # the client raises errors of any network library
         reason = type(error).__name__
         console.print(
@@ -198,7 +198,8 @@ def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repository, name, revision=revision, local_files_only=is_local_only()))
+        local = is_local_only(repository)
+        return Path(hf_hub_download(repository, name, revision=revision, local_files_only=local))
     except LocalEntryNotFoundError:
         why = (
             "HF_HUB_OFFLINE is set, so the hub is not used: unset it, "

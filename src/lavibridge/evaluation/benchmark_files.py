@@ -64,7 +64,7 @@ def _from_hub(path: str, what: str, where: str) -> Path:
             "/".join(parts[:2]),
             parts[2],
             repo_type="dataset" if is_data else "model",
-            local_files_only=is_local_only(),
+            local_files_only=is_local_only(path),
         )
     except LocalEntryNotFoundError:
         raise DataError(f"{what}: cannot reach the hub for '{path}'; get it from {where}") from None

@@ -75,7 +75,7 @@ class PretrainedNetwork:
                 dtype=self.dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
-                local_files_only=is_local_only(),
+                local_files_only=is_local_only(self.root),
                 output_loading_info=True,
             )
         except _FAULTS as error:
@@ -121,7 +121,7 @@ class PretrainedNetwork:
                 self.root,
                 revision=self.revision or "main",
                 trust_remote_code=False,
-                local_files_only=is_local_only(),
+                local_files_only=is_local_only(self.root),
                 **options,
             )
         except _FAULTS as error:

@@ -166,8 +166,8 @@ class BridgePipeline:
         reader = (
             None if image_encoder is None else ImageReader.from_pivot(pivot, image_encoder, number_format)
         )
-        first = read_pivot(pivot).description.reference
-        bridge = compose(pivot, first if language is None else language, vision, dtype=number_format)
+        read = read_pivot(pivot).description.reference if language is None else language
+        bridge = compose(pivot, read, vision, dtype=number_format)
         place = pick_device(str(device))
         return BridgePipeline(bridge.to(place), image_reader=None if reader is None else reader.to(place))
 

@@ -98,7 +98,7 @@ def _local(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = [f"*{end}" for end in _KEPT]
-    local = is_local_only()
+    local = is_local_only(root)
     return Path(snapshot_download(root, revision=revision, allow_patterns=patterns, local_files_only=local))
 
 

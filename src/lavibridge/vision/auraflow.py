@@ -26,6 +26,7 @@ class AuraFlow(DiffusersModel):
     text = PipelineTextEncoders(sequence=((TextEncoder(has_sequence_length=True, padding="zeros"),),))
     denoiser_folder = "transformer"
     denoiser_class = "AuraFlowTransformer2DModel"
+    context_field = "joint_attention_dim"
     class_names = ("AuraFlowTransformer2DModel",)
     default_guidance_scale = 3.5
     joint_attention = True
@@ -92,9 +93,6 @@ class AuraFlow(DiffusersModel):
             timestep=(t / self.scheduler.config.num_train_timesteps).to(noisy.dtype),
             return_dict=False,
         )[0]
-
-    def _context_width(self) -> int:
-        return int(self.backbone.config.joint_attention_dim)
 
     def _finish_toy(self, denoiser: Any) -> None:
         denoiser.time_step_proj.linear_2.weight.mul_(30)

@@ -74,6 +74,3 @@ class Chroma(PackedModel):
             txt_ids=torch.zeros(conditioning.tokens.shape[1], 3, device=packed.device),
             return_dict=False,
         )[0]
-
-    def _default_size(self) -> int:
-        return int(self.autoencoder.config.sample_size)

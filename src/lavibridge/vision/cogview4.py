@@ -40,6 +40,7 @@ class CogView4(DiffusersModel):
     text = PipelineTextEncoders(sequence=((_GLM,),))
     denoiser_folder = "transformer"
     denoiser_class = "CogView4Transformer2DModel"
+    context_field = "text_embed_dim"
     class_names = ("CogView4Transformer2DModel",)
     default_guidance_scale = 5.0
     step_spacing = "whole"
@@ -120,6 +121,3 @@ class CogView4(DiffusersModel):
             crop_coords=torch.zeros_like(sizes),
             return_dict=False,
         )[0]
-
-    def _context_width(self) -> int:
-        return int(self.backbone.config.text_embed_dim)

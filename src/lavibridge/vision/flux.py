@@ -86,6 +86,3 @@ class Flux(PackedModel):
 
     def _pooled_width(self) -> int:
         return int(self.backbone.config.pooled_projection_dim)
-
-    def _default_size(self) -> int:
-        return int(self.autoencoder.config.sample_size)

@@ -203,8 +203,5 @@ class Flux2(PackedModel):
     def _channels(self) -> int:
         return super()._channels() * _PATCH**2
 
-    def _default_size(self) -> int:
-        return int(self.autoencoder.config.sample_size)
-
     def _check(self, denoiser: Mapping[str, Any], autoencoder: Mapping[str, Any]) -> None:
         super()._check(denoiser, {"latent_channels": int(autoencoder["latent_channels"]) * _PATCH**2})

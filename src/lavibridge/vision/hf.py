@@ -76,6 +76,8 @@ class DiffusersModel(VisionModel):
     """The pipeline's text encoders; their lengths and instruction come from the pipeline's own defaults."""
     rms: ClassVar[float | None] = None
     """Root mean square of the tokens that the model was trained with; None if unknown."""
+    context_field: ClassVar[str]
+    """The field of the denoiser's configuration that holds the width of its conditioning tokens."""
     block_lists: ClassVar[str] = "transformer_blocks"
     """End of the names of the denoiser's lists of repeated blocks."""
     is_image_first: ClassVar[bool] = False
@@ -129,7 +131,7 @@ class DiffusersModel(VisionModel):
         use_contiguous_norms(self.backbone)
         self.set_memory_format(torch.device("cpu"), is_trained=False)
         self.spec = VisionSpec(
-            context=self._context_width(),
+            context=int(self.backbone.config[self.context_field]),
             pooled=self._pooled_width(),
             blocks=cross_attention_layers(self.backbone),
             rms=self.rms,
@@ -287,10 +289,6 @@ class DiffusersModel(VisionModel):
         conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
         """Call the denoiser."""
-
-    @abstractmethod
-    def _context_width(self) -> int:
-        """Width of the conditioning tokens."""
 
     def _pooled_width(self) -> int | None:
         """Width of the pooled vector; None if the denoiser takes none."""

@@ -16,6 +16,7 @@ class Kolors(SizedUNet):
     """UNet2DConditionModel with `encoder_hid_dim_type: text_proj`. Its own text encoder is not described."""
 
     projection = "text_proj"
+    context_field = "encoder_hid_dim"
     default_guidance_scale = 5.0
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     published_lr = {"vision_lora": 2e-5}  # noqa: RUF012 - a constant of the class
@@ -28,6 +29,3 @@ class Kolors(SizedUNet):
 
     def _context(self, tokens: Float[Tensor, "batch token context"]) -> Float[Tensor, "batch token _"]:
         return self.backbone.encoder_hid_proj(tokens)
-
-    def _context_width(self) -> int:
-        return int(self.backbone.config.encoder_hid_dim)

@@ -44,6 +44,7 @@ class Lumina2(DiffusersModel):
     )
     denoiser_folder = "transformer"
     denoiser_class = "Lumina2Transformer2DModel"
+    context_field = "cap_feat_dim"
     class_names = ("Lumina2Transformer2DModel",)
     default_guidance_scale = 4.0
     step_spacing = "even"
@@ -109,6 +110,3 @@ class Lumina2(DiffusersModel):
             encoder_attention_mask=conditioning.mask,
             return_dict=False,
         )[0]
-
-    def _context_width(self) -> int:
-        return int(self.backbone.config.cap_feat_dim)

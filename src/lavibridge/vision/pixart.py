@@ -26,6 +26,7 @@ class PixArt(DiffusersModel):
     )
     denoiser_folder = "transformer"
     denoiser_class = "PixArtTransformer2DModel"
+    context_field = "caption_channels"
     class_names = ("PixArtTransformer2DModel", "Transformer2DModel")
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     default_guidance_scale = 4.5
@@ -69,6 +70,3 @@ class PixArt(DiffusersModel):
 
     def _context(self, tokens: Float[Tensor, "batch token context"]) -> Float[Tensor, "batch token _"]:
         return self.backbone.caption_projection(tokens)
-
-    def _context_width(self) -> int:
-        return int(self.backbone.config.caption_channels)

@@ -20,6 +20,7 @@ class PRX(DiffusersModel):
 
     denoiser_folder = "transformer"
     denoiser_class = "PRXTransformer2DModel"
+    context_field = "context_in_dim"
     class_names = ("PRXTransformer2DModel",)
     default_guidance_scale = 4.0
     joint_attention = True
@@ -48,9 +49,6 @@ class PRX(DiffusersModel):
             attention_mask=padding_mask(conditioning.mask),
             return_dict=False,
         )[0]
-
-    def _context_width(self) -> int:
-        return int(self.backbone.config.context_in_dim)
 
     def _finish_toy(self, denoiser: Any) -> None:
         for block in denoiser.blocks:

@@ -31,6 +31,7 @@ class Sana(DiffusersModel):
     )
     denoiser_folder = "transformer"
     denoiser_class = "SanaTransformer2DModel"
+    context_field = "caption_channels"
     class_names = ("SanaTransformer2DModel",)
     autoencoder_class = "AutoencoderDC"
     default_guidance_scale = 4.5
@@ -96,9 +97,6 @@ class Sana(DiffusersModel):
 
     def _context(self, tokens: Float[Tensor, "batch token context"]) -> Float[Tensor, "batch token _"]:
         return self.backbone.caption_norm(self.backbone.caption_projection(tokens))
-
-    def _context_width(self) -> int:
-        return int(self.backbone.config.caption_channels)
 
     def _depth(self) -> int:
         return len(self.autoencoder.config.encoder_block_out_channels)

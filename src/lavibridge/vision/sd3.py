@@ -28,6 +28,7 @@ class StableDiffusion3(DiffusersModel):
     )
     denoiser_folder = "transformer"
     denoiser_class = "SD3Transformer2DModel"
+    context_field = "joint_attention_dim"
     class_names = ("SD3Transformer2DModel",)
     default_guidance_scale = 7.0
     joint_attention = True
@@ -76,9 +77,6 @@ class StableDiffusion3(DiffusersModel):
             timestep=t,
             return_dict=False,
         )[0]
-
-    def _context_width(self) -> int:
-        return int(self.backbone.config.joint_attention_dim)
 
     def _pooled_width(self) -> int:
         return int(self.backbone.config.pooled_projection_dim)

@@ -35,6 +35,7 @@ class ZImage(DiffusersModel):
     text = PipelineTextEncoders(sequence=((_QWEN,),))
     denoiser_folder = "transformer"
     denoiser_class = "ZImageTransformer2DModel"
+    context_field = "cap_feat_dim"
     class_names = ("ZImageTransformer2DModel",)
     default_guidance_scale = 6.0
     pipeline_guidance_offset = 1.0
@@ -80,9 +81,6 @@ class ZImage(DiffusersModel):
             list(noisy[:, :, None]), (times - t) / times, list(conditioning.tokens), return_dict=False
         )[0]
         return -torch.stack(output)[:, :, 0]
-
-    def _context_width(self) -> int:
-        return int(self.backbone.config.cap_feat_dim)
 
     def _patch(self) -> int:
         return int(self.backbone.config.all_patch_size[0])

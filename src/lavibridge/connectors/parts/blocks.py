@@ -9,6 +9,12 @@ from torch.nn import functional
 
 Tokens = Float[Tensor, "batch token width"]
 Mask = Bool[Tensor, "batch token"]
+_HEAD_WIDTH = 64
+
+
+def head_count(width: int) -> int:
+    """Return the largest number of attention heads, each at least 64 wide, that divides a width; else 1."""
+    return next(count for count in range(max(1, width // _HEAD_WIDTH), 0, -1) if width % count == 0)
 
 
 class SelfAttention(nn.Module):

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-_HEAD_WIDTH = 64
+from lavibridge.connectors.parts.blocks import head_count
 
 
 class AttentionPool(nn.Module):
@@ -17,9 +17,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, width: int, pooled: int) -> None:
         super().__init__()
-        self.heads = max(1, width // _HEAD_WIDTH)
-        while width % self.heads:
-            self.heads -= 1
+        self.heads = head_count(width)
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.out = nn.Linear(width, pooled)
 

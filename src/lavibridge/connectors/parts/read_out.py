@@ -20,13 +20,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lavibridge.connectors.parts.blocks import TransformerBlock
+from lavibridge.connectors.parts.blocks import TransformerBlock, head_count
 from lavibridge.core.config import Config
 from lavibridge.core.contracts import TextSpec
 from lavibridge.core.errors import ModelError
 
 ReadOutName = Literal["last", "mean", "norm_mean", "learned", "attention"]
-_HEAD_WIDTH = 64
 
 Layers = Float[Tensor, "batch layer token width"]
 Tokens = Float[Tensor, "batch token width"]
@@ -98,7 +97,7 @@ class _LayerAttention(MeanReadOut):
 
     def __init__(self, text: TextSpec) -> None:
         super().__init__(text)
-        heads = max(1, text.width // _HEAD_WIDTH)
+        heads = head_count(text.width)
         self.blocks = nn.ModuleList(TransformerBlock(text.width, heads) for _ in range(2))
         self.collapse = nn.Parameter(torch.full((len(self.layers),), 1 / len(self.layers)))
 

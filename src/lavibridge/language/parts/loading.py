@@ -93,15 +93,16 @@ def load_weights(
     Raises ModelError if they cannot be loaded or some are missing.
     """
     quieten_transformers()
+    place = locate_source(source, revision)
     try:
         backbone, report = model.from_pretrained(
-            locate_source(source, revision),
+            place,
             subfolder=folder,
             revision=revision or "main",
             dtype=placement.dtype,
             use_safetensors=True,
             trust_remote_code=False,
-            local_files_only=is_local_only(),
+            local_files_only=is_local_only(place),
             output_loading_info=True,
             **{**_quantization(placement), **options},
         )
@@ -121,13 +122,14 @@ def _check_complete(missing: Collection[str], source: str, folder: str = "") -> 
 
 def load_tokenizer(source: str, folder: str, revision: str | None) -> Any:
     """Load the tokenizer in the sub-folder ``folder`` of ``source``. Raises ModelError if that fails."""
+    place = locate_source(source, revision)
     try:
         return transformers.AutoTokenizer.from_pretrained(
-            locate_source(source, revision),
+            place,
             subfolder=folder,
             revision=revision or "main",
             trust_remote_code=False,
-            local_files_only=is_local_only(),
+            local_files_only=is_local_only(place),
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise cannot_load("tokenizer of", source, folder, error) from error

@@ -114,15 +114,16 @@ def load_diffusers_part(
         return _load_from_file(
             model, files, _with_prefix(tensors), folder=folder, torch_dtype=placement.dtype
         )
+    place = locate_source(files.configuration, files.configuration_revision)
     try:
         return model.from_pretrained(
-            locate_source(files.configuration, files.configuration_revision),
+            place,
             subfolder=folder,
             revision=files.configuration_revision,
             variant=files.variant,
             torch_dtype=placement.dtype,
             use_safetensors=True,
-            local_files_only=is_local_only(),
+            local_files_only=is_local_only(place),
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if files.header is not None:

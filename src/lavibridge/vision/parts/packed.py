@@ -21,6 +21,8 @@ from lavibridge.vision.hf import DiffusersModel
 class PackedModel(DiffusersModel):
     """A transformer over packed latents; a family implements its call in `_call_packed`."""
 
+    context_field = "joint_attention_dim"
+
     @abstractmethod
     def _call_packed(
         self,
@@ -47,8 +49,8 @@ class PackedModel(DiffusersModel):
         )
         return functional.pixel_shuffle(output.transpose(1, 2).unflatten(2, (rows, columns)), self.patch)
 
-    def _context_width(self) -> int:
-        return int(self.backbone.config.joint_attention_dim)
+    def _default_size(self) -> int:
+        return int(self.autoencoder.config.sample_size)
 
     def _patch(self) -> int:
         return _packing(self.backbone.config, self._channels())

@@ -29,6 +29,7 @@ class UNet(DiffusersModel):
 
     denoiser_folder = "unet"
     denoiser_class = "UNet2DConditionModel"
+    context_field = "cross_attention_dim"
     class_names = ("UNet2DConditionModel",)
     lora_targets: tuple[str, ...] = (
         "to_q",
@@ -89,9 +90,6 @@ class UNet(DiffusersModel):
     ) -> Mapping[str, Any] | None:
         """Return the U-Net's inputs in addition to tokens; None by default."""
         return None
-
-    def _context_width(self) -> int:
-        return int(self.backbone.config.cross_attention_dim)
 
 
 class SizedUNet(UNet):
