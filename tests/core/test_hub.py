@@ -10,8 +10,11 @@ from huggingface_hub import constants
 from lavibridge import load_recipe
 from lavibridge.bridge.choices import model_of_choice
 from lavibridge.core import hub
-from lavibridge.core.errors import ModelError
+from lavibridge.core.errors import DataError, ModelError
 from lavibridge.core.sources import read_model_json
+from lavibridge.data.base import open_dataset
+from lavibridge.data.hub import Hub
+from lavibridge.data.pictures.rejected import RejectedPictures
 
 
 @pytest.fixture
@@ -34,6 +37,9 @@ def test_a_hub_that_does_not_answer_is_asked_once(closed: str, monkeypatch: pyte
         with pytest.raises(ModelError, match=rf"{closed}\) cannot be reached \(.*refused.*give a folder"):
             read_model_json("owner/name", name)
     assert load_recipe("quickstart", ["language={kind: llama, source: owner/name}"])
+    with pytest.raises(DataError, match="'owner/data' .* cannot be loaded"):
+        open_dataset("hub", Hub.Config(path="owner/data"), RejectedPictures())
+    assert constants.HF_HUB_OFFLINE is False
     assert asked == [closed]
     assert monotonic() - begun < 10  # the client's own six tries of one file take 23 s
 

@@ -4,6 +4,8 @@ The hub's client tries each file six times, and gives up after 23 seconds. A rec
 are a dozen files.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from queue import Empty, Queue
@@ -29,6 +31,22 @@ def is_local_only(source: str | PathLike[str]) -> bool:
     from huggingface_hub import is_offline_mode
 
     return is_offline_mode() or why_hub_is_unreachable() is not None
+
+
+@contextmanager
+def local_files_only(source: str | PathLike[str]) -> Iterator[None]:
+    """A context in which the hub's client does not wait for ``source`` if only local files are available.
+
+    It is for libraries that take no such argument.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or is_local_only(source)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def why_hub_is_unreachable() -> str | None:

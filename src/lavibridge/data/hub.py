@@ -11,6 +11,7 @@ from typing import Any
 
 from lavibridge.core.config import Changeable
 from lavibridge.core.errors import DataError
+from lavibridge.core.hub import local_files_only
 from lavibridge.core.paths import expand_path
 from lavibridge.data.pictures.columns import (
     CAPTION_COLUMNS,
@@ -102,7 +103,10 @@ def _load_rows(config: "Hub.Config") -> Any:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             found = datasets.load_from_disk(str(folder.absolute()))
             return found[config.split] if isinstance(found, dict) else found
-        return datasets.load_dataset(config.path, config.name, revision=config.revision, split=config.split)
+        with local_files_only(folder):
+            return datasets.load_dataset(
+                config.path, config.name, revision=config.revision, split=config.split
+            )
     # The library raises exceptions of its many readers; this error adds the name of the data set.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
