@@ -37,7 +37,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(closed: str, monkeypatch: pyte
         with pytest.raises(ModelError, match=rf"{closed}\) cannot be reached \(.*refused.*give a folder"):
             read_model_json("owner/name", name)
     assert load_recipe("quickstart", ["language={kind: llama, source: owner/name}"])
-    with pytest.raises(DataError, match="'owner/data' .* cannot be loaded"):
+    with pytest.raises(DataError, match=r"'owner/data' .* cannot be loaded"):
         open_dataset("hub", Hub.Config(path="owner/data"), RejectedPictures())
     assert constants.HF_HUB_OFFLINE is False
     assert asked == [closed]
