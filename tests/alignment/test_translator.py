@@ -63,11 +63,15 @@ def test_the_translation_learns_and_the_connector_stays(connector: dict[str, Any
     assert all(torch.equal(each, kept[name]) for name, each in teacher.connector.state_dict().items())
 
 
-def test_the_command_swaps_the_language_model_of_a_saved_bridge(tmp_path: Path) -> None:
+@pytest.mark.parametrize("match", ["attention", "tokens"])
+def test_the_command_swaps_the_language_model_of_a_saved_bridge(match: str, tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     trained("mini-sd").save_pretrained(old)
     settings = ["data={kind: world, scenes: 40}", "training.validation=null"]
-    align = "training.align={steps: 3, batch: 4, captions: 24, held_out: 4, noised_latents: 4, lr: 0.01}"
+    align = (
+        "training.align={steps: 3, batch: 4, captions: 24, held_out: 4, noised_latents: 4, lr: 0.01, "
+        f"match: {match}}}"
+    )
     names = ["--from", str(old), "--language", "mini-bert", "--translate", "--out", str(new)]
     done = CliRunner().invoke(app, ["align", "quickstart", *settings, align, *names])
     assert done.exception is None, done.output

@@ -93,6 +93,29 @@ def test_a_bridge_that_cannot_teach_is_refused_before_weights_load(toy: Toy, tmp
         check_start(elsewhere, None)
 
 
+@pytest.mark.parametrize("kind", ["refiner", "translator"])
+def test_a_connector_in_front_of_another_makes_its_number_of_tokens(
+    kind: str, toy: Toy, tmp_path: Path
+) -> None:
+    source = saved("sd", tmp_path / "model")
+    resampler = {"kind": "resampler", "latents": 6}
+    teacher = Bridge.compose({"kind": "llama", "source": "random"}, source, resampler, None, None)
+    teacher.save_pretrained(tmp_path / "teacher")
+    settings = {**SMALL, "match": "tokens", "teacher": str(tmp_path / "teacher")}
+    width = {"width": teacher.language.spec.width} if kind == "translator" else {}
+
+    def check(then: dict[str, Any]) -> None:
+        check_start(
+            aligned(toy, source, {"kind": kind, "then": then, **width}, training={"align": settings}), None
+        )
+
+    check(resampler)
+    with pytest.raises(ModelError, match=r"makes 5 tokens and .* makes 6: set connector\.then\.latents=6"):
+        check({**resampler, "latents": 5})
+    with pytest.raises(ModelError, match="a fixed number of tokens"):
+        check({"kind": "lavi"})
+
+
 @pytest.mark.parametrize(
     ("connector", "match", "held_out"),
     [

@@ -40,7 +40,9 @@ class AttentionOutputs(SharedLatentsObjective):
     """The inputs of each cross-attention layer for the noised images."""
 
     @classmethod
-    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
+    def refusal(
+        cls, connector: type[Connector], config: Connector.Config, vision: type[VisionModel]
+    ) -> str | None:
         """Refuse per-block connectors, and vision models without cross-attention layers."""
         if connector.per_block:
             return "it compares attention to the connector's tokens, but this connector changes single layers"

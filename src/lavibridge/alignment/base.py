@@ -53,7 +53,9 @@ class AlignmentKind(ABC):
         self.config = config
 
     @classmethod
-    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
+    def refusal(
+        cls, connector: type[Connector], config: Connector.Config, vision: type[VisionModel]
+    ) -> str | None:
         """Return the reason why a connector and a vision model of these kinds cannot be aligned, or None."""
         return None
 

@@ -42,7 +42,9 @@ class ClosedForm(AlignmentSolver):
     config: Config
 
     @classmethod
-    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
+    def refusal(
+        cls, connector: type[Connector], config: Connector.Config, vision: type[VisionModel]
+    ) -> str | None:
         """Refuse connectors that do not end in a linear layer on every token."""
         if connector.output_layer is Connector.output_layer:
             return (

@@ -15,7 +15,6 @@ from lavibridge.alignment.base import AlignmentObjective, NoisedLatents
 from lavibridge.alignment.parts.variance import unexplained
 from lavibridge.bridge import Bridge
 from lavibridge.connectors.base import Connector
-from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
 from lavibridge.vision.base import VisionModel
@@ -32,9 +31,11 @@ class Tokens(AlignmentObjective):
     compares_places = True
 
     @classmethod
-    def refusal(cls, connector: type[Connector], vision: type[VisionModel]) -> str | None:
+    def refusal(
+        cls, connector: type[Connector], config: Connector.Config, vision: type[VisionModel]
+    ) -> str | None:
         """Refuse connectors without a fixed number of tokens."""
-        if connector.tokens_option is None:
+        if connector.fixed_tokens(config) is None:
             return (
                 "it compares tokens one by one, but this connector makes as many as the language model "
                 "reads: use a connector with a fixed number of tokens, such as 'resampler'"
@@ -47,7 +48,7 @@ class Tokens(AlignmentObjective):
         super().prepare(student, teacher, noised)
         mask = teacher.condition(["", "a caption of more tokens than the first"], self.t[:2]).mask
         places = mask.shape[1] if bool(mask.all()) else None
-        check_places(student.connector.config, type(student.connector), teacher.vision.config.source, places)
+        check_places(type(student.connector), student.connector.config, teacher.vision.config.source, places)
 
     def fractions(
         self,
@@ -60,7 +61,9 @@ class Tokens(AlignmentObjective):
         return [unexplained(conditioning.tokens, target.tokens, over=(0,))]
 
 
-def check_places(config: BaseConfig, connector: type[Connector], source: str, places: int | None) -> None:
+def check_places(
+    connector: type[Connector], config: Connector.Config, source: str, places: int | None
+) -> None:
     """Raise ModelError unless a connector makes as many tokens as the teacher gives every prompt.
 
     ``config`` holds the connector's options. ``places`` is the teacher's number, or None if it depends on the
@@ -71,8 +74,9 @@ def check_places(config: BaseConfig, connector: type[Connector], source: str, pl
             f"training.align.match is tokens, but the text encoder of '{source}' masks its padding, so "
             "prompts have different numbers of tokens: use match attention, blocks or prediction"
         )
-    option = str(connector.tokens_option)
-    made = int(getattr(config, option))
+    fixed = connector.fixed_tokens(config)
+    assert fixed is not None  # refusal() ensures it
+    option, made = fixed
     if made != places:
         raise ModelError(
             f"training.align.match is tokens, but the connector makes {made} tokens and the text encoder "

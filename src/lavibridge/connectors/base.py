@@ -70,6 +70,14 @@ class Connector(nn.Module, ABC):
         if vision.pooled is not None and vision.pooled != text.pooled:
             self.pool = AttentionPool(vision.context, vision.pooled)
 
+    @classmethod
+    def fixed_tokens(cls, config: "Connector.Config") -> tuple[str, int] | None:
+        """Return the option that sets the number of conditioning tokens and its value, or None if the text
+        sets it."""
+        if cls.tokens_option is None:
+            return None
+        return cls.tokens_option, int(getattr(config, cls.tokens_option))
+
     @property
     def reading(self) -> ReadingSpec:
         """What it requests from the language model."""

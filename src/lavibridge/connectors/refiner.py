@@ -17,11 +17,10 @@ from torch.nn import functional
 
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
 from lavibridge.connectors.parts.blocks import TransformerBlock, head_count
+from lavibridge.connectors.parts.following import following_tokens, read_following
 from lavibridge.connectors.parts.perceiver import TimeEmbedding
-from lavibridge.core import registry
-from lavibridge.core.config import validate_config
 from lavibridge.core.contracts import ReadingSpec, TextFeatures, TextSpec, VisionSpec
-from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.errors import ModelError
 
 _TIME_CHANNELS = 256
 
@@ -57,14 +56,9 @@ class Refiner(Connector):
 
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         super().__init__(config, text, vision)
-        options = {"kind": config.then} if isinstance(config.then, str) else dict(config.then)
-        if "kind" not in options:
-            raise RecipeError(f"connector.then.kind: name one of {', '.join(registry.kinds('connectors'))}")
-        following = registry.load_kind("connectors", options.pop("kind"))
+        following, options = read_following(config.then)
         refined = TextSpec(width=text.width, layers=1, pooled=text.pooled)
-        self.then: Connector = following(
-            validate_config(following.Config, options, "connector.then"), refined, vision
-        )
+        self.then: Connector = following(options, refined, vision)
         if self.then.per_block or self.then.reading != ReadingSpec(layers=self.then.read.layers):
             raise ModelError(
                 f"connector.then: {type(self.then).__name__} reads the language model itself, which leaves "
@@ -74,6 +68,12 @@ class Refiner(Connector):
         heads = head_count(text.width)
         self.time = TimeEmbedding(_TIME_CHANNELS, text.width)
         self.refining = nn.ModuleList(_GatedTransformerBlock(text.width, heads) for _ in range(config.blocks))
+
+    @classmethod
+    def fixed_tokens(cls, config: Connector.Config) -> tuple[str, int] | None:
+        """Return those of the following connector."""
+        assert isinstance(config, cls.Config)
+        return following_tokens(config.then)
 
     @property
     def needs_calibration(self) -> bool:

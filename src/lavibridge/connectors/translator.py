@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from lavibridge.connectors.base import Connected, Connector, Mask, Times, Tokens
 from lavibridge.connectors.parts.blocks import TransformerBlock, head_count
-from lavibridge.core import registry
-from lavibridge.core.config import validate_config
+from lavibridge.connectors.parts.following import following_tokens, read_following
 from lavibridge.core.contracts import ReadingSpec, TextFeatures, TextSpec, VisionSpec
-from lavibridge.core.errors import ModelError, RecipeError
+from lavibridge.core.errors import ModelError
 
 
 class Translator(Connector):
@@ -40,17 +39,10 @@ class Translator(Connector):
 
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         super().__init__(config, text, vision)
-        options = dict(config.then)
-        if "kind" not in options:
-            raise RecipeError(f"connector.then.kind: name one of {', '.join(registry.kinds('connectors'))}")
-        following = registry.load_kind("connectors", options.pop("kind"))
         width = config.width or text.width
-        options |= {"read": None, "whiten": False}  # which layers there were is part of what is translated
-        self.then: Connector = following(
-            validate_config(following.Config, options, "connector.then"),
-            TextSpec(width=width, layers=1, pooled=text.pooled),
-            vision,
-        )
+        # Which layers there were is part of what is translated.
+        following, options = read_following(config.then, read=None, whiten=False)
+        self.then: Connector = following(options, TextSpec(width=width, layers=1, pooled=text.pooled), vision)
         if self.then.per_block or self.then.reading != ReadingSpec(layers=self.then.read.layers):
             raise ModelError(
                 f"connector.then: {type(self.then).__name__} reads the language model itself, so that no "
@@ -62,6 +54,12 @@ class Translator(Connector):
         self.norm = nn.LayerNorm(text.width)
         self.proj = nn.Linear(text.width, width)
         self.translating = nn.ModuleList(TransformerBlock(width, heads) for _ in range(config.blocks))
+
+    @classmethod
+    def fixed_tokens(cls, config: Connector.Config) -> tuple[str, int] | None:
+        """Return those of the following connector."""
+        assert isinstance(config, cls.Config)
+        return following_tokens(config.then)
 
     def continue_from(self, connector: Connector) -> None:
         """Take over the weights of a trained connector. Raises ModelError if it is not the one of `then`."""

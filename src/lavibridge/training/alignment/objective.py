@@ -11,7 +11,7 @@ from lavibridge.core import registry
 from lavibridge.core.config import Config
 from lavibridge.core.errors import ModelError, RecipeError
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import kind_of_section, read_kind_section
+from lavibridge.recipes.sections import kind_of_section, read_kind_section, read_section
 from lavibridge.recipes.training_section import ALIGNMENT, AlignmentSection
 from lavibridge.training.alignment.teacher import SETTING, read_teacher
 from lavibridge.training.objectives.native_encoder import check_native_encoder, native_tokens_per_prompt
@@ -97,10 +97,11 @@ def check_alignable(recipe: Recipe) -> None:
     settings = recipe.training.align
     assert settings is not None  # the caller asks for an alignment
     connector = registry.load_kind("connectors", kind_of_section(recipe.connector))
+    config = _connector_config(recipe)
     vision = registry.load_kind("vision", kind_of_section(recipe.vision))
     method = alignment_method(recipe)
     for each in (method.solver, method.objective):
-        refusal = None if each is None else each.refusal(connector, vision)
+        refusal = None if each is None else each.refusal(connector, config, vision)
         if refusal is not None:
             raise ModelError(
                 f"{SETTING}.match is {registry.kind_of(ALIGNMENT, each)}: {refusal} (connector "
@@ -127,6 +128,12 @@ def check_alignable(recipe: Recipe) -> None:
         _check_places(recipe, settings, connector, teacher)
 
 
+def _connector_config(recipe: Recipe) -> Connector.Config:
+    """The options of the recipe's connector."""
+    assert isinstance(recipe.connector, Connector.Config)  # by its section
+    return recipe.connector
+
+
 def _check_places(
     recipe: Recipe, settings: AlignmentSection, connector: type[Connector], teacher: SavedBridge | None
 ) -> None:
@@ -135,8 +142,9 @@ def _check_places(
     if teacher is None:
         places = native_tokens_per_prompt(recipe.vision, SETTING, settings.max_sequence_length)
     else:
-        option = registry.load_kind("connectors", teacher.connector["kind"]).tokens_option
-        if option is None:  # the text sets their number: `Tokens.prepare` looks at real prompts
+        taught = registry.load_kind("connectors", teacher.connector["kind"])
+        found = taught.fixed_tokens(read_section("connector", teacher.connector))
+        if found is None:  # the text sets their number: `Tokens.prepare` looks at real prompts
             return
-        places = int(teacher.connector[option])
-    check_places(recipe.connector, connector, source, places)
+        places = found[1]
+    check_places(connector, _connector_config(recipe), source, places)
