@@ -4,12 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from lavibridge import BridgePipeline
 from lavibridge.bridge import Bridge
+from lavibridge.connectors.translator import Translator
 from lavibridge.core.packaged import PACKAGED
-from lavibridge.quickstart import SHEET_PROMPTS, quickstart_recipe, run_quickstart
+from lavibridge.quickstart import (
+    SHEET_PROMPTS,
+    quickstart_recipe,
+    run_quickstart,
+    second_language_recipe,
+)
 from lavibridge.recipes.recipe import make_recipe
 
 TOY = {
@@ -19,6 +26,7 @@ TOY = {
     "data": {"kind": "world", "scenes": 8},
     "training": {
         "steps": 2,
+        "align": {"steps": 2, "batch": 2, "captions": 8, "held_out": 2, "noised_latents": 2},
         "batch": 2,
         "warmup": 1,
         "preview_every": 0,
@@ -37,7 +45,12 @@ def test_the_quickstart_ends_in_a_sheet_results_and_a_report_and_a_second_call_d
     assert "".join(capsys.readouterr().err.split()).endswith(f"laviserve{out}"), "ends in a page"
     results = json.loads((out / "results.json").read_text())
     scored = {"trained": results, **results["compared"]}
-    assert len(scored) == 3
+    assert list(scored) == [
+        "trained",
+        "untrained bridge",
+        "mini-bert in front of it",
+        "the image model's own text encoder",
+    ]
     for each in scored.values():
         scores = each["metrics"]["world"]["categories"]
         assert set(scores) == {"one", "two", "spatial"}
@@ -49,6 +62,12 @@ def test_the_quickstart_ends_in_a_sheet_results_and_a_report_and_a_second_call_d
         assert SHEET_PROMPTS[0] in sheet.info["description"]
     assert "Contact sheet" in (out / "report.html").read_text()
     assert BridgePipeline(Bridge.from_pretrained(out))(["a red circle"], num_inference_steps=1, seed=0).images
+    swapped = Bridge.from_pretrained(out / "mini-bert")
+    assert swapped.language.config.source == "mini-bert"
+    first = Bridge.from_pretrained(out).connector.state_dict()
+    assert isinstance(swapped.connector, Translator)
+    kept = swapped.connector.then.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in first.items() if name in kept)
 
     log, checkpoints = (out / "log.jsonl").read_text(), sorted((out / "checkpoints").iterdir())
     run_quickstart(recipe, out, prompts=2, steps=1)
@@ -60,6 +79,20 @@ def test_the_recipe_keeps_to_the_time() -> None:
     recipe = quickstart_recipe(1.0)
     assert recipe.training.max_minutes is not None
     assert 0.9 <= recipe.training.max_minutes <= 1.0
+
+
+@pytest.mark.parametrize(("own", "second"), [(None, "mini-bert"), ("mini-bert", "mini-llama")])
+def test_the_second_language_model_is_another_one(
+    own: str | None, second: str, toy_sd: Path, tmp_path: Path
+) -> None:
+    random = {"kind": "llama", "source": "random"}
+    Bridge.compose(random, {"source": str(toy_sd)}, "resampler", None, None).save_pretrained(tmp_path)
+    recipe = second_language_recipe(quickstart_recipe(1.0, own), tmp_path)
+    assert recipe.language.model_dump()["source"] == second
+    assert recipe.training.steps == 0
+    assert recipe.training.align
+    assert recipe.training.align.steps == 300
+    assert recipe.training.align.teacher == str(tmp_path)
 
 
 def test_the_recipe_takes_another_language_model_and_finds_its_family(tmp_path: Path) -> None:

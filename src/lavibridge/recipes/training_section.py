@@ -46,7 +46,8 @@ class AlignmentSection(Config):
     """What alignment reproduces: `attention`, the outputs of the cross-attention layers; `blocks`, the image
     stream after each block; `prediction`, the denoiser's prediction; `tokens`, the teacher's tokens; or
     `closed_form`, ridge regression onto the tokens. By default `attention` if there are cross-attention
-    layers, otherwise `blocks`."""
+    layers, otherwise `blocks`; and `tokens` for a translator in front of a connector with a fixed number of
+    tokens."""
     teacher: str | None = None
     """A bridge to the same vision model: its folder, run or hub id. By default the vision model's own text
     encoder is the teacher."""

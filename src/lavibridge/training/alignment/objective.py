@@ -86,10 +86,13 @@ def _build(choice: Config | str) -> Any:
 
 
 def _default_match(recipe: Recipe) -> str:
-    """Return `blocks` for joint attention and per-block connectors, and `attention` otherwise."""
+    """Return `tokens` for a connector that continues the teacher's and so makes the same tokens; `blocks` for
+    joint attention and per-block connectors; `attention` otherwise."""
+    connector = registry.load_kind("connectors", kind_of_section(recipe.connector))
+    if connector.needs_teacher and connector.fixed_tokens(recipe.connector) is not None:
+        return "tokens"
     is_joint = registry.load_kind("vision", kind_of_section(recipe.vision)).joint_attention
-    is_per_block = registry.load_kind("connectors", kind_of_section(recipe.connector)).per_block
-    return "blocks" if is_joint or is_per_block else "attention"
+    return "blocks" if is_joint or connector.per_block else "attention"
 
 
 def check_alignable(recipe: Recipe) -> None:
