@@ -9,16 +9,14 @@ Hu et al. 2021, arXiv 2106.09685. Files are in PEFT's layout: adapter_config.jso
 """
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import peft
 import torch
-from peft.tuners.lora import LoraLayer
-from peft.utils.other import get_pattern_key
 from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -27,6 +25,10 @@ from lavibridge.core.config import Config
 from lavibridge.core.errors import ModelError
 from lavibridge.core.low_rank import LowRankPairs
 from lavibridge.core.tensors import check_tensors_fit, save_tensors
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraLayer
 
 _ADAPTER = "default"
 PEFT_PREFIX = "base_model.model."
@@ -74,6 +76,8 @@ def inject_lora(
             )
         names = list(matched)
     _check_rank(matched, settings.rank, name)
+    import peft  # half of the time that importing lavibridge takes, and many bridges have no LoRA
+
     config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.rank,
@@ -137,7 +141,7 @@ def load_lora_state(module: nn.Module, state: Mapping[str, Tensor], name: str) -
 
 def save_lora(module: nn.Module, folder: Path, source: str) -> None:
     """Write the LoRA as a folder that PEFT reads; ``source`` names the frozen model in it."""
-    config: peft.LoraConfig = module.peft_config[_ADAPTER]  # type: ignore[index]
+    config: LoraConfig = module.peft_config[_ADAPTER]  # type: ignore[index]
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules)  # a set until now: files should not vary by chance
     config.base_model_name_or_path = source
@@ -148,6 +152,8 @@ def save_lora(module: nn.Module, folder: Path, source: str) -> None:
 
 def save_lora_pairs(pairs: LowRankPairs, folder: Path, source: str) -> None:
     """Write (up, down) of layers, of any ranks, as a folder that PEFT reads."""
+    import peft
+
     ranks = {f"^{re.escape(name)}": up.shape[1] for name, (up, _) in pairs.items()}
     most = max(ranks.values())
     config = peft.LoraConfig(
@@ -166,6 +172,8 @@ def save_lora_pairs(pairs: LowRankPairs, folder: Path, source: str) -> None:
 
 def lora_scale_of_peft_config(config: Mapping[str, Any], layer: str) -> tuple[int, float]:
     """(rank, scale) of a layer by the settings of PEFT's files."""
+    from peft.utils.other import get_pattern_key
+
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
     rank = int(ranks.get(get_pattern_key(ranks, layer), config["r"]))
     alpha = float(alphas.get(get_pattern_key(alphas, layer), config["lora_alpha"]))
@@ -218,8 +226,8 @@ def active_lora(module: nn.Module) -> dict[str, list[Any]]:
             {adapter: layer.scaling[adapter] for adapter in layer.active_adapters},
             list(layer.merged_adapters),
         ]
-        for name, layer in module.named_modules()
-        if isinstance(layer, LoraLayer) and not layer.disable_adapters
+        for name, layer in _named_lora_layers(module)
+        if not layer.disable_adapters
     }
 
 
@@ -227,7 +235,7 @@ def lora_settings_of(module: nn.Module) -> LoraSettings | None:
     """The settings of the injected LoRA, its targets named; None where there is none."""
     if not has_lora(module):
         return None
-    config: peft.LoraConfig = module.peft_config[_ADAPTER]  # type: ignore[index]
+    config: LoraConfig = module.peft_config[_ADAPTER]  # type: ignore[index]
     targets = tuple(sorted(config.target_modules))
     return LoraSettings(rank=config.r, dropout=config.lora_dropout, targets=targets)
 
@@ -242,8 +250,17 @@ def is_lora_merged(module: nn.Module) -> bool:
     return any(layer.merged for layer in _lora_layers(module))
 
 
-def _lora_layers(module: nn.Module) -> list[LoraLayer]:
-    return [layer for layer in module.modules() if isinstance(layer, LoraLayer)]
+def _lora_layers(module: nn.Module) -> list["LoraLayer"]:
+    return [layer for _, layer in _named_lora_layers(module)]
+
+
+def _named_lora_layers(module: nn.Module) -> list[tuple[str, "LoraLayer"]]:
+    """The layers with LoRA by name; there are none before anything has imported PEFT."""
+    if "peft" not in sys.modules:
+        return []
+    from peft.tuners.lora import LoraLayer
+
+    return [(name, layer) for name, layer in module.named_modules() if isinstance(layer, LoraLayer)]
 
 
 def _need_unmerged(module: nn.Module, done: str) -> None:

@@ -18,6 +18,10 @@ BLOCKS = {"a": BlockSpec(width=8, inner=8, heads=2), "b": BlockSpec(width=12, in
 VISION = VisionSpec(context=16, blocks=BLOCKS)
 
 
+SMALL = {"stacked_query": {"queries": 3, "width": 16, "heads": 2, "blocks": 1}}
+"""Options for tests of what every kind promises, where the published sizes are slow."""
+
+
 def build(kind: str, text: TextSpec = TEXT, vision: VisionSpec = VISION, **options: object) -> Connector:
     chosen = registry.load_kind("connectors", kind)
     torch.manual_seed(0)
@@ -72,7 +76,7 @@ def test_published_numbers_of_weights(kind: str, options: dict[str, int], millio
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_changes_no_real_token(kind: str) -> None:
-    connector = shaken(build(kind))
+    connector = shaken(build(kind, **SMALL.get(kind, {})))
     t = torch.tensor([10.0, 700.0])
     short, long = (connector(features(connector, extra=extra), t) for extra in (0, 4))
     real = short.mask
@@ -84,7 +88,7 @@ def test_padding_changes_no_real_token(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_time_matters_to_those_that_say_so(kind: str) -> None:
-    connector = shaken(build(kind))
+    connector = shaken(build(kind, **SMALL.get(kind, {})))
     given = features(connector)
     early, late = (connector(given, torch.full((2,), t)) for t in (10, 900))
     moved = (early.tokens - late.tokens).abs().max() > 1e-4
@@ -96,13 +100,14 @@ def test_time_matters_to_those_that_say_so(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pooled_vector_where_the_vision_model_takes_one(kind: str) -> None:
-    connector = shaken(build(kind, vision=VisionSpec(context=16, pooled=6, blocks=BLOCKS)))
+    pooled_vision = VisionSpec(context=16, pooled=6, blocks=BLOCKS)
+    connector = shaken(build(kind, vision=pooled_vision, **SMALL.get(kind, {})))
     t = torch.tensor([10.0, 700.0])
     short, long = (connector(features(connector, extra=extra), t) for extra in (0, 4))
     assert short.pooled is not None
     assert short.pooled.shape == (2, 6)
     torch.testing.assert_close(short.pooled, long.pooled, atol=1e-4, rtol=1e-4)
-    own = build(kind, TextSpec(width=16, layers=4, pooled=6), VisionSpec(context=16, pooled=6, blocks=BLOCKS))
+    own = build(kind, TextSpec(width=16, layers=4, pooled=6), pooled_vision, **SMALL.get(kind, {}))
     given = features(own)
     vector = torch.randn(2, 6)
     with_own = TextFeatures(
@@ -115,7 +120,7 @@ def test_a_pooled_vector_where_the_vision_model_takes_one(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_stands_beside_comes_first_and_untouched(kind: str) -> None:
-    connector = shaken(build(kind, TextSpec(width=16, layers=4, passthrough=16)))
+    connector = shaken(build(kind, TextSpec(width=16, layers=4, passthrough=16), **SMALL.get(kind, {})))
     given, t = features(connector), torch.tensor([10.0, 700.0])
     kept, mask = torch.randn(2, 3, 16), torch.tensor([[True] * 3, [True, True, False]])
     both = connector(

@@ -100,6 +100,7 @@ def test_every_objective_is_planned_for_a_folder_without_weights(tmp_path: Path)
     assert solved.peak < blocks.peak, "gradients cross no denoiser"
 
 
+@pytest.mark.slow
 def test_an_alignment_without_calls_of_the_denoiser_does_not_count_it(tmp_path: Path) -> None:
     """A recipe that only aligns has no rows of a training, and fits if its alignment does."""
     pipeline("sd").save_pretrained(tmp_path)
@@ -137,6 +138,7 @@ def test_a_step_in_bfloat16_takes_less_memory(tmp_path: Path) -> None:
     assert peaks[1] < 0.9 * peaks[0]
 
 
+@pytest.mark.slow
 def test_captions_on_disk_are_read_once(tmp_path: Path) -> None:
     pipeline("sd").save_pretrained(tmp_path)
     seconds = []

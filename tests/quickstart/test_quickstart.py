@@ -102,6 +102,7 @@ def test_the_recipe_takes_another_language_model_and_finds_its_family(tmp_path: 
     assert language["source"] == str(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(PACKAGED["minilm"].path() is None, reason="needs the extra [minilm]")
 def test_a_real_language_model_goes_into_the_shipped_image_model(tmp_path: Path) -> None:
     """all-MiniLM-L6-v2 into mini-sd: the real quickstart but for its length."""

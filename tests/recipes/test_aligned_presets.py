@@ -30,7 +30,10 @@ def test_every_preset_is_tried() -> None:
     assert set(PRESETS) == {name for name in shipped_recipes() if name.endswith("_aligned")}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset",
+    [pytest.param(each, marks=pytest.mark.slow if each == "sdxl_aligned" else ()) for each in PRESETS],
+)
 def test_a_preset_aligns_a_toy_and_reports_without_names(preset: str, tmp_path: Path) -> None:
     pipeline(PRESETS[preset]).save_pretrained(tmp_path / "private-name")
     captions = tmp_path / "captions.txt"

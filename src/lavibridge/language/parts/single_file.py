@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -75,6 +74,9 @@ def load_encoder_from_file(
 
 def _converted(tensors: dict[str, Tensor], prefix: str, config: Any) -> dict[str, Tensor]:
     """Return tensors under the names of Transformers."""
+    # Importing Diffusers' loaders takes seconds, and few models come out of one file.
+    from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
+
     if prefix in _OPEN_CLIP:
         return dict(convert_open_clip_checkpoint(_Sizes(config), tensors, prefix=prefix))
     state: dict[str, Tensor] = dict(convert_ldm_clip_checkpoint(tensors, prefix))
