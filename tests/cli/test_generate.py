@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -122,7 +123,7 @@ def test_what_is_typed_to_draw_with_may_hold_weights(
 def test_a_file_is_no_prompt(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("prompts.txt").write_text("a cat\n")
-    with pytest.raises(RecipeError, match=r"'prompts.txt' is the name of a file.*tr .*< prompts.txt"):
+    with pytest.raises(RecipeError, match=r"'prompts.txt' is the name of a file.*--prompts prompts.txt"):
         app(["generate", str(saved), "a dog", "prompts.txt"], standalone_mode=False)
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
 
@@ -154,3 +155,113 @@ def test_finished_pictures_are_written_before_one_that_is_not_finite_ends_the_co
         "0002-a-boat-seed0.png",
     ]
     assert "wrote 2 of 3 images" in " ".join(capsys.readouterr().err.split())
+
+
+LINES = """\
+{"prompt": "a cat", "seed": 7}
+
+{"prompt": "a dog", "negative_prompt": "a cat", "height": 32, "width": 64, "guidance_scale": 2.0}
+{"prompt": "a boat"}
+"""
+
+
+def test_a_file_of_prompts_is_drawn_in_order_with_the_settings_of_each_line(
+    saved: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.jsonl").write_text(LINES)
+    asked = "--negative-prompt blue --size 32x32 --guidance 3 --seed 4 --count 2 --steps 2"
+    grid = tmp_path / "grid.png"
+    app(
+        [
+            *("generate", str(saved), "--prompts", str(tmp_path / "prompts.jsonl"), *asked.split()),
+            *("--out", str(tmp_path / "out"), "--grid", str(grid)),
+        ],
+        standalone_mode=False,
+    )
+    expected = [
+        ("a cat", "blue", 7, (32, 32), 3.0),
+        ("a cat", "blue", 8, (32, 32), 3.0),
+        ("a dog", "a cat", 4, (64, 32), 2.0),
+        ("a dog", "a cat", 5, (64, 32), 2.0),
+        ("a boat", "blue", 4, (32, 32), 3.0),
+        ("a boat", "blue", 5, (32, 32), 3.0),
+    ]
+    written = sorted((tmp_path / "out").glob("*.png"))
+    assert len(written) == len(expected)
+    pipe = BridgePipeline.from_pretrained(saved)
+    for path, (prompt, negative, seed, size, scale) in zip(written, expected, strict=True):
+        with Image.open(path) as picture:
+            assert picture.size == size
+            assert picture.text == {  # type: ignore[attr-defined]
+                "prompt": prompt,
+                "negative_prompt": negative,
+                "seed": str(seed),
+                "num_inference_steps": "2",
+                "guidance_scale": str(scale),
+            }
+            (alone,) = pipe(
+                prompt,
+                negative,
+                num_inference_steps=2,
+                guidance_scale=scale,
+                width=size[0],
+                height=size[1],
+                seed=seed,
+            ).images
+            difference = np.abs(np.asarray(picture, int) - np.asarray(alone, int))
+            assert difference.max() <= 1, "a batch changes rounding only"
+    with Image.open(grid) as sheet:
+        assert sheet.height > 3 * 64
+
+
+def test_each_line_of_a_text_file_is_a_prompt(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_bytes("\ufeffa cat\r\n\n  a dog, brown \n".encode())
+    out = tmp_path / "out"
+    app(
+        ["generate", str(saved), "--prompts", str(tmp_path / "prompts.txt"), "--steps", "1", "-o", str(out)],
+        standalone_mode=False,
+    )
+    assert [path.name for path in sorted(out.iterdir())] == [
+        "0001-a-cat-seed0.png",
+        "0002-a-dog-brown-seed0.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", b"\n \n", "a.txt has no prompt"),
+        ("a.txt", b"\xff\xfe", "not a text file in UTF-8"),
+        ("b.txt", None, "b.txt does not exist"),
+        ("a.jsonl", b'{"prompt": "a cat"}\n{"prompt": ', "a.jsonl, line 2 is not valid JSON"),
+        ("a.jsonl", b'["a cat"]', r"a.jsonl, line 1: should hold an object"),
+        ("a.jsonl", b'{"promt": "a cat"}', "a.jsonl, line 1.promt: unknown key"),
+        ("a.jsonl", b'{"prompt": "a cat", "seed": -1}', "line 1.seed: .*greater than or equal to 0"),
+        ("a.jsonl", b'{"prompt": "a cat", "guidance_scale": NaN}', "line 1.guidance_scale: .*finite"),
+    ],
+)
+def test_a_bad_file_of_prompts_is_refused_before_anything_is_loaded(
+    name: str, content: bytes | None, said: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(RecipeError, match=said):
+        app(["generate", str(tmp_path), "--prompts", str(tmp_path / name)], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["a cat", "--prompts", "prompts.txt"], "give one of these: prompts"),
+        ([], "give one of these: prompts"),
+        (["a cat", "--size", "768"], "--size: write it as WIDTHxHEIGHT in pixels"),
+        (["a cat", "--size", "64x64x64"], "--size: write it as WIDTHxHEIGHT in pixels"),
+        (["a cat", "--grid", "sheet.jpg"], "--grid: name a file that ends in .png"),
+        (["a cat", "--grid", "nowhere/sheet.png"], "--grid: the folder nowhere does not exist"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_loaded(
+    asked: list[str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        app(["generate", str(tmp_path), *asked], standalone_mode=False)

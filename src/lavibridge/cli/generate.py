@@ -1,20 +1,23 @@
 """`lavi generate`: generates PNG files from prompts."""
 
-import os
 import re
-import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lavibridge.core.seeds import MAX_SEED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL.Image import Image
 
     from lavibridge.bridge import Bridge
+    from lavibridge.cli.image_batches import ImageBatch
     from lavibridge.generation.pipeline import BridgePipeline
+    from lavibridge.generation.prompt_file import RequestedPrompt
     from lavibridge.language.parts.proxy import ProxySettings
 
 _RUN = typer.Argument(
@@ -44,6 +47,23 @@ _IMAGE = typer.Option(
     "pivot. It replaces the prompts. Repeatable.",
 )
 _PROMPTS = typer.Argument(None, metavar="[PROMPT...]", help="One or more prompts, each in quotes.")
+_PROMPT_FILE = typer.Option(
+    None,
+    "--prompts",
+    metavar="FILE",
+    help="Read the prompts from a file: one per line, or JSON Lines (.jsonl) with the fields prompt, "
+    "negative_prompt, seed, height, width and guidance_scale. It replaces the prompts.",
+)
+_NEGATIVE = typer.Option(None, "--negative-prompt", metavar="TEXT", help="What no image should show.")
+_SIZE = typer.Option(
+    None, "--size", metavar="WIDTHxHEIGHT", help="Size in pixels.  [default: the vision model's own]"
+)
+_GRID = typer.Option(
+    None,
+    "--grid",
+    metavar="FILE",
+    help="Also write all images as one PNG, a row for each prompt and a column for each of --count.",
+)
 _OUT = typer.Option(Path("pictures"), "--out", "-o", metavar="FOLDER", help="Folder of the PNG files.")
 _SEED = typer.Option(
     0,
@@ -94,10 +114,14 @@ _BATCH_SIZE = typer.Option(
 def generate(
     run: str = _RUN,
     prompts: list[str] | None = _PROMPTS,
+    prompt_file: Path | None = _PROMPT_FILE,
     image: list[Path] | None = _IMAGE,
+    negative_prompt: str | None = _NEGATIVE,
     pivot: Path | None = _PIVOT,
     proxy: str | None = PROXY,
     out: Path = _OUT,
+    grid: Path | None = _GRID,
+    size: str | None = _SIZE,
     seed: int = _SEED,
     count: int = _COUNT,
     quality: str = _QUALITY,
@@ -117,45 +141,60 @@ def generate(
     lavi generate mini-pixart "a red circle" --steps 50 --step-cache 0.1
     lavi generate mini-bert+mini-pixart "a red circle" --pivot pivots/mini
     lavi generate mini-clip+mini-sd --image scene.png --pivot pivots/mini
+    lavi generate runs/quickstart --prompts prompts.txt --negative-prompt blue --grid shapes.png
 
     Prints the path of each PNG on stdout as soon as the file is written. After Ctrl-C or a failed image, all
     finished images remain. Each PNG holds its prompt, also as a proxy revised it, and its settings.
     """
-    from lavibridge.core.log import progress_bar
+    from lavibridge.cli.image_batches import DefaultSettings, image_batches, read_requests, read_size
     from lavibridge.generation.checks import check_step_cache
-    from lavibridge.generation.quality import read_quality
+    from lavibridge.generation.contact_sheet import check_grid, write_grid
     from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
     check_step_cache(step_cache)
+    check_grid(grid)
     refuse_output_inside_inputs(out, "--out", input_paths_of(run))
-    defaults = read_quality(quality)
-    steps = defaults.num_inference_steps if steps is None else steps
-    interval = guidance_interval or defaults.guidance_interval
-    pipe, inputs, sources = _open(run, prompts or [], image or [], pivot, proxy, prompt_weighting)
-    scale = pipe.bridge.default_guidance_scale if guidance is None else guidance
-    metadata = _settings(steps, scale, quality, interval, step_cache, prompt_weighting)
-    requested = [each | {"seed": str(seed + number)} for each in sources for number in range(count)]
-    with PictureWriter(out, requested, metadata) as writer, progress_bar("steps") as bar:
-        task = bar.add_task("generating", total=steps * -(-len(requested) // batch_size), status="")
-        pipe(
-            inputs,
-            num_inference_steps=steps,
-            guidance_scale=scale,
-            num_images_per_prompt=count,
-            seed=seed,
-            quality=quality,
-            guidance_interval=interval,
-            prompt_weighting=prompt_weighting,
-            step_cache=step_cache,
-            batch_size=batch_size,
-            callback_on_step_end=lambda *_: bar.advance(task),
-            callback_on_image=writer.write,
-        )
+    defaults = DefaultSettings(
+        negative_prompt=negative_prompt, size=read_size(size), seed=seed, guidance_scale=guidance
+    )
+    requests = read_requests(prompts or [], prompt_file, image or [])
+    options = _quality_options(quality, steps, guidance_interval) | {
+        "num_images_per_prompt": count,
+        "prompt_weighting": prompt_weighting,
+        "step_cache": step_cache,
+        "batch_size": batch_size,
+    }
+    pipe, inputs, sources = _open(run, requests, image or [], pivot, proxy, prompt_weighting)
+    batches = image_batches(requests, inputs, sources, defaults, pipe.bridge.default_guidance_scale, count)
+    images = _generate(pipe, batches, options, out)
+    if grid is not None:
+        write_grid(grid, images, [each.prompt for each in requests])
+
+
+def _generate(
+    pipe: "BridgePipeline", batches: "Sequence[ImageBatch]", options: dict[str, Any], out: Path
+) -> "list[Image]":
+    """Generate the batches, and write each image into ``out`` as it is finished; return all of them."""
+    from lavibridge.core.log import progress_bar
+
+    requested = [each for batch in batches for each in batch.images]
+    calls = sum(-(-len(batch.images) // options["batch_size"]) for batch in batches)
+    images: list[Image] = []
+    with PictureWriter(out, requested, _metadata(options)) as writer, progress_bar("steps") as bar:
+        task = bar.add_task("generating", total=options["num_inference_steps"] * calls, status="")
+        for batch in batches:
+            images += pipe(
+                **batch.options,
+                **options,
+                callback_on_step_end=lambda *_: bar.advance(task),
+                callback_on_image=writer.callback(batch.first),
+            ).images
+    return images
 
 
 def _open(
     run: str,
-    prompts: list[str],
+    requests: "list[RequestedPrompt]",
     image: list[Path],
     pivot: Path | None,
     proxy: str | None,
@@ -164,9 +203,6 @@ def _open(
     """Return the pipeline, its prompts or pictures, and the metadata of each of these."""
     from lavibridge.pivot.folder import pivot_and_pair
 
-    if bool(prompts) == bool(image):
-        raise typer.BadParameter("give prompts, or pictures with --image: one of the two")
-    _refuse_files(prompts)
     pair = pivot_and_pair(run, pivot)
     if image:
         if proxy is not None:
@@ -174,6 +210,7 @@ def _open(
         pictures = _read_pictures(image)
         return _open_image_pipeline(pair), pictures, [{"image": each.name} for each in image]
     pipe = open_pipeline(run, pair, proxy=proxy)
+    prompts = [each.prompt for each in requests]
     return pipe, prompts, _prompt_metadata(pipe.bridge, prompts, prompt_weighting)
 
 
@@ -254,6 +291,10 @@ class PictureWriter:
         self.metadata = metadata
         self.written = 0
 
+    def callback(self, first: int) -> "Callable[[int, Image], None]":
+        """Return the callback of a call whose first image has this index among all."""
+        return lambda number, picture: self.write(first + number, picture)
+
     def write(self, number: int, picture: "Image") -> None:
         """Write an image under the next free number, and print its path."""
         from lavibridge.core.lock import hold_lock
@@ -286,38 +327,31 @@ class PictureWriter:
             )
 
 
-def _settings(
-    steps: int,
-    scale: float,
-    quality: str,
-    interval: tuple[float, float],
-    step_cache: float | None,
-    prompt_weighting: bool,
-) -> dict[str, str]:
-    """Return steps and scale, and the settings that differ from the defaults, as metadata of a PNG."""
+def _quality_options(quality: str, steps: int | None, interval: tuple[float, float] | None) -> dict[str, Any]:
+    """Return the options of a quality, with the steps and the interval that replace its own."""
+    from lavibridge.generation.quality import read_quality
+
+    own = read_quality(quality)
+    return {
+        "quality": quality,
+        "num_inference_steps": own.num_inference_steps if steps is None else steps,
+        "guidance_interval": interval or own.guidance_interval,
+    }
+
+
+def _metadata(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the steps, and the options that differ from the defaults, as metadata of a PNG."""
     from lavibridge.diffusion.guidance import GUIDED_EVERYWHERE
     from lavibridge.generation.quality import EXACT_QUALITY
 
-    metadata = {"num_inference_steps": str(steps), "guidance_scale": str(scale)}
-    if quality != EXACT_QUALITY:
-        metadata["quality"] = quality
-    if interval != GUIDED_EVERYWHERE:
-        metadata["guidance_interval"] = " ".join(str(each) for each in interval)
-    if step_cache is not None:
-        metadata["step_cache"] = str(step_cache)
-    return metadata if prompt_weighting else {**metadata, "prompt_weighting": "off"}
-
-
-def _refuse_files(prompts: list[str]) -> None:
-    """Raise RecipeError if a prompt is the name of a file."""
-    from lavibridge.core.errors import RecipeError
-
-    for prompt in prompts:
-        if ("." in prompt or os.sep in prompt) and os.path.isfile(prompt):
-            raise RecipeError(
-                f"the prompt '{prompt}' is the name of a file: give a description of an image. To use each "
-                f"line of the file: tr '\\n' '\\0' < {shlex.quote(prompt)} | xargs -0 lavi generate RUN"
-            )
+    metadata = {"num_inference_steps": str(options["num_inference_steps"])}
+    if options["quality"] != EXACT_QUALITY:
+        metadata["quality"] = options["quality"]
+    if options["guidance_interval"] != GUIDED_EVERYWHERE:
+        metadata["guidance_interval"] = " ".join(str(each) for each in options["guidance_interval"])
+    if options["step_cache"] is not None:
+        metadata["step_cache"] = str(options["step_cache"])
+    return metadata if options["prompt_weighting"] else {**metadata, "prompt_weighting": "off"}
 
 
 def _slug(prompt: str) -> str:

@@ -6,12 +6,18 @@ prompt  image    image
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from textwrap import wrap
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from lavibridge.core.errors import RecipeError
+from lavibridge.generation.image_files import save_png
 
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 _GAP, _LABEL, _TEXT = 8, 220, 13
+_SMALLEST, _LARGEST = 64, 512
+"""The size of a grid's images in pixels."""
 
 
 def contact_sheet(
@@ -19,7 +25,7 @@ def contact_sheet(
 ) -> Image.Image:
     """Arrange ``grid`` as one image: a row for each label in ``rows``, a column for each in ``columns``.
 
-    Scales every image to ``cell`` x ``cell`` pixels; smaller ones by nearest neighbour, so that they stay
+    Scales every image into ``cell`` x ``cell`` pixels; smaller ones by nearest neighbour, so that they stay
     sharp. Raises ValueError if the grid and the labels do not match.
     """
     if len(grid) != len(rows) or any(len(line) != len(columns) for line in grid):
@@ -41,12 +47,32 @@ def contact_sheet(
     return sheet
 
 
+def check_grid(path: Path | None) -> None:
+    """Raise RecipeError if the file of a grid is no PNG, or if its folder does not exist."""
+    if path is None:
+        return
+    if path.suffix != ".png":
+        raise RecipeError(f"--grid: name a file that ends in .png, found {path}")
+    if not path.parent.is_dir():
+        raise RecipeError(f"--grid: the folder {path.parent} does not exist: make it first")
+
+
+def write_grid(path: Path, images: Sequence[Image.Image], rows: Sequence[str]) -> None:
+    """Write images as one PNG: equally many for each row, in order, in columns with their numbers."""
+    count = len(images) // len(rows)
+    columns = [str(number) for number in range(1, count + 1)] if count > 1 else [""]
+    lines = [images[start : start + count] for start in range(0, len(images), count)]
+    side = min(_LARGEST, max(side for image in images for side in image.size))
+    save_png(path, contact_sheet(lines, rows, columns, max(_SMALLEST, side)))
+
+
 def _fold(text: str, width: int) -> list[str]:
     """Lines of a label that fit into ``width`` pixels."""
     return wrap(text, max(8, width // 7)) or [""]
 
 
 def _scaled(image: Image.Image, cell: int) -> Image.Image:
+    """Scale an image into a square cell; paper fills what its proportions leave free."""
     enlarges = max(image.size) < cell
     method = Image.Resampling.NEAREST if enlarges else Image.Resampling.LANCZOS
-    return image.convert("RGB").resize((cell, cell), method)
+    return ImageOps.pad(image.convert("RGB"), (cell, cell), method, _PAPER)
