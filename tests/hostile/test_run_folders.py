@@ -42,7 +42,10 @@ def test_a_linked_folder_is_no_run(run: Path, tmp_path: Path) -> None:
     assert set(runs.list_runs(run.parent)) == {"good"}
 
 
-@pytest.mark.parametrize("name", ["recipe.yaml", "environment.json", "results.json", "log.jsonl"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("recipe.yaml", marks=pytest.mark.slow), "environment.json", "results.json", "log.jsonl"],
+)
 @pytest.mark.parametrize(
     "content",
     [b"\xff\xfe{\n1", b"[" * 3_000 + b"\n1", b'{"step": ' + b"1" * 5000 + b"}\n1"],

@@ -117,8 +117,8 @@ def requests_of_body(
     work = width * height * steps * body.n
     if work > limits.pixel_steps:
         raise RecipeError(
-            f"size, num_inference_steps, n: the maximum of this server is {limits.pixel_steps} pixels x steps "
-            f"x images, found {width} x {height} x {steps} x {body.n} = {work}: ask for less at once"
+            f"size, num_inference_steps, n: the maximum of this server is {limits.pixel_steps} pixels x "
+            f"steps x images, found {width} x {height} x {steps} x {body.n} = {work}: ask for less at once"
         )
     prompts = [read_emphasis(prompt, body.prompt_weighting) for prompt in (body.prompt, body.negative_prompt)]
     if not prompts[0].text.strip():
