@@ -137,8 +137,7 @@ def make_router(app_state: AppState) -> APIRouter:
     @router.get("/models")
     async def models() -> ServedModelsResponse:
         """List the models: bridges, and every pair of a pivot."""
-        names = app_state.models.names
-        return ServedModelsResponse(data=[_described(app_state, name) for name in names])
+        return ServedModelsResponse(data=[_described(app_state, name) for name in app_state.models.names])
 
     @router.get("/models/{name:path}")
     async def one_model(name: str) -> ServedModelResponse:
