@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
-import uvicorn
 
 from lavibridge.bridge import Bridge
 from lavibridge.serve.engine.served_model import ServedModel
 from lavibridge.serve.limits import Limits
 from lavibridge.serve.web.address import Address, address_url, bind_address
 from lavibridge.serve.web.app_state import AppState
-from lavibridge.serve.web.server import Server, guard_server, make_app_state
+from lavibridge.serve.web.server import Server, make_app_state, server_config
 
 
 def _compose(language: str, vision: str, connector: str = "lavi") -> Bridge:
@@ -67,10 +66,7 @@ def _running(app_state: AppState, token: str | None = None) -> Iterator[Running]
     """Serve a app_state from a thread."""
     address = Address(port=0, token=token)
     bound: socket.socket = bind_address(address)
-    config = uvicorn.Config(
-        guard_server(app_state, address), log_level="warning", access_log=False, lifespan="off", ws="none"
-    )
-    server = Server(config, app_state.queue)
+    server = Server(server_config(app_state, address), app_state.queue)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
     thread.start()
     url = address_url(address, bound).partition("#")[0].rstrip("/")

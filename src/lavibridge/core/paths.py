@@ -17,6 +17,14 @@ def expand_path(path: str | PathLike[str]) -> Path:
         ) from None
 
 
+def is_below(path: Path, root: Path) -> bool:
+    """Whether a path lies below a folder once links are followed; False if they cannot be."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # a cycle of links, or an impossible file name
+        return False
+
+
 def require_file_path(path: Path) -> Path:
     """Return the path of an output file. Raises RunError if it is a folder or empty."""
     file = expand_path(path)

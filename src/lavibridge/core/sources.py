@@ -7,8 +7,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.errors import ModelError, did_you_mean
-from lavibridge.core.files import LFS, shipped_configurations, shipped_models
+from lavibridge.core.errors import LaviError, ModelError, did_you_mean
+from lavibridge.core.files import LFS, read_json, shipped_configurations, shipped_models
 from lavibridge.core.hub import is_local_only, why_hub_is_unreachable
 from lavibridge.core.log import console
 from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_on_hub, packaged_path
@@ -24,6 +24,7 @@ RANDOM = "random"
 """The source of a toy: a small model of the real class with fixed random weights, available offline."""
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema|ema)(?=[.-])")
 """The number format in the hub's file names, before the suffix, as in model.fp16.safetensors."""
+_SHARD = re.compile(r"\w[\w.+-]*\.safetensors")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -75,7 +76,34 @@ def locate_source(source: str, revision: str | None = None) -> str:
     root = resolve_source(source)
     packaged = packaged_on_hub(root)
     path = None if packaged is None or revision is not None else packaged.path()
-    return root if packaged is None or path is None or _is_on_hub(packaged) else str(path)
+    found = root if packaged is None or path is None or _is_on_hub(packaged) else str(path)
+    if Path(found).is_dir():
+        check_weight_indexes(Path(found))
+    return found
+
+
+def check_weight_indexes(root: Path) -> None:
+    """Raise ModelError if an index of weights in a model's folder names anything but safetensors beside it.
+
+    Transformers and Diffusers open whatever file an index names, pickles and files outside included, and
+    `source_identity` hashes only safetensors inside.
+    """
+    for index in sorted([*root.glob("*.index*.json"), *root.glob("*/*.index*.json")]):
+        if SAFETENSORS not in index.name:
+            continue  # an index of pickles, which no loader reads
+        try:
+            described = read_json(index)
+        except (LaviError, RecursionError, ValueError) as error:
+            raise ModelError(f"{index} cannot be read: {error}") from None
+        weights = described.get("weight_map") if isinstance(described, dict) else None
+        if not isinstance(weights, dict):
+            raise ModelError(f"{index} has no weight_map, which names the file of each weight")
+        for name in sorted({str(each) for each in weights.values()}):
+            if not _SHARD.fullmatch(name):
+                raise ModelError(
+                    f"{index} names the file {name[:200]!r}: weights are read only from plain names "
+                    "that end in .safetensors, beside the index"
+                )
 
 
 def find_gguf(source: str, revision: str | None = None) -> Path | None:

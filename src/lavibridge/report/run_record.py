@@ -52,8 +52,8 @@ def read_run(folder: Path) -> RunRecord:
         )
     try:
         recipe = read_yaml_file(folder / "recipe.yaml")
-    except RecipeError as error:
-        raise RunError(str(error)) from None
+    except (RecipeError, RecursionError, ValueError) as error:
+        raise RunError(f"{folder / 'recipe.yaml'} is damaged: {error}") from None
     sheet = folder / "contact_sheet.png"
     newest = next(reversed(saved_checkpoints(folder)), None)
     return RunRecord(
@@ -79,15 +79,16 @@ def read_run_record_if_present(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = read_json(path)
-    except LaviError as error:
-        raise RunError(str(error)) from None
+    except (LaviError, RecursionError, ValueError) as error:  # too deep, or a number of too many digits
+        raise RunError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} must hold a JSON object, found {type(value).__name__}")
     return value
 
 
 def _lines(path: Path) -> list[str]:
-    return split_json_lines(path.read_text(encoding="utf-8")) if path.is_file() else []
+    """Read the lines of a log. A crash may cut the last one inside a letter."""
+    return split_json_lines(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else []
 
 
 def _log(path: Path, key: str) -> tuple[dict[str, Any], ...]:
@@ -100,7 +101,7 @@ def _log(path: Path, key: str) -> tuple[dict[str, Any], ...]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (RecursionError, ValueError) as error:
             if number == len(lines):
                 break
             raise RunError(f"{path}, line {number} is not valid JSON: {error}") from None

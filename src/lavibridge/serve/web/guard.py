@@ -26,6 +26,8 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 _OPEN = ("/", "/health")
 _OPEN_BELOW = "/page/"
 """Static files; everything else needs the token, if there is one."""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Methods that the metrics count by name."""
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -75,9 +77,9 @@ class Guard:
             await answer(scope, self._bounded(receive), noting)
         finally:
             route = scope.get("route")
-            key = (scope["method"], "other" if route is None else str(route.path), status)
-            if len(self.answered) < 1000 or key in self.answered:
-                self.answered[key] = self.answered.get(key, 0) + 1
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            key = (method, "other" if route is None else str(route.path), status)
+            self.answered[key] = self.answered.get(key, 0) + 1
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         """Return status and message for a request to refuse, else None."""
@@ -85,7 +87,7 @@ class Guard:
         if self.hosts is not None and _name(host) not in self.hosts:
             return 403, "this server accepts the host names 127.0.0.1 and localhost only: use one of them"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and not _is_same_site(origin, host):
             return 403, "requests from other sites are refused"
         if self.token is not None and not _is_open(scope["path"]) and not self._is_known(headers):
             return 401, "a token is needed: send the header 'Authorization: Bearer TOKEN'"
@@ -93,7 +95,8 @@ class Guard:
             if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
                 return 415, "send JSON, with the header 'Content-Type: application/json'"
             length = headers.get("content-length", "0")
-            if not length.isascii() or not length.isdigit() or int(length) > self.body_bytes:
+            is_number = length.isascii() and length.isdigit() and len(length) <= 18
+            if not is_number or int(length) > self.body_bytes:
                 return 413, self._too_large()
         return None
 
@@ -122,6 +125,13 @@ class Guard:
 
 def _is_open(path: str) -> bool:
     return path in _OPEN or path.startswith(_OPEN_BELOW)
+
+
+def _is_same_site(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:  # such as a bracket without its pair
+        return False
 
 
 def _name(host: str) -> str:

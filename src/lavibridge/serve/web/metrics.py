@@ -35,7 +35,6 @@ def _lines(queue: Queue, worker: Worker, guard: Guard) -> Iterator[str]:
     yield "# HELP lavi_http_requests_total Responses by method, route and status."
     yield "# TYPE lavi_http_requests_total counter"
     for (method, route, status), count in sorted(guard.answered.items()):
-        method = method if method.isalpha() else "other"
         yield f'lavi_http_requests_total{{method="{method}",route="{route}",status="{status}"}} {count}'
 
 

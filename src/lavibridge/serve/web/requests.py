@@ -114,6 +114,12 @@ def requests_of_body(
     vision = model.bridge.vision
     check_sampling_steps(steps, len(vision.times), "num_inference_steps")
     width, height = _size(body.size, vision.default_size, limits.side)
+    work = width * height * steps * body.n
+    if work > limits.pixel_steps:
+        raise RecipeError(
+            f"size, num_inference_steps, n: the maximum of this server is {limits.pixel_steps} pixels x "
+            f"steps x images, found {width} x {height} x {steps} x {body.n} = {work}: ask for less at once"
+        )
     prompts = [read_emphasis(prompt, body.prompt_weighting) for prompt in (body.prompt, body.negative_prompt)]
     if not prompts[0].text.strip():
         raise RecipeError("prompt: it is empty: describe the image")

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
@@ -137,8 +137,14 @@ def make_router(app_state: AppState) -> APIRouter:
     @router.get("/models")
     async def models() -> ServedModelsResponse:
         """List the models: bridges, and every pair of a pivot."""
-        names = app_state.models.names
-        return ServedModelsResponse(data=[_described(app_state, name) for name in names])
+        return ServedModelsResponse(data=[_described(app_state, name) for name in app_state.models.names])
+
+    @router.get("/models/{name:path}")
+    async def one_model(name: str) -> ServedModelResponse:
+        """Describe one model."""
+        if name not in app_state.models.names:
+            raise HTTPException(404, "there is no such model: /v1/models lists the models")
+        return _described(app_state, name)
 
     @router.post("/tokens")
     async def tokens(body: TokensRequest) -> dict[str, TokenCounts]:

@@ -65,11 +65,11 @@ def make_router(app_state: AppState) -> APIRouter:
     @router.get("/v1/runs/{name}/report", tags=["runs"], response_class=Response)
     def report(name: str) -> Response:
         """Return the report of a finished run."""
-        page = _run(app_state, name) / "report.html"
-        if not page.is_file():
+        page = runs.run_report(_run(app_state, name))
+        if page is None:
             raise HTTPException(404, "the run has no report yet: lavi report writes it")
         headers = {"content-security-policy": _REPORT_POLICY}
-        return Response(page.read_bytes(), media_type="text/html", headers=headers)
+        return Response(page, media_type="text/html", headers=headers)
 
     return router
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import RunError
+from lavibridge.core.paths import is_below
 from lavibridge.report.evaluations import find_evaluations
 from lavibridge.report.run_record import RunRecord, read_run
 
@@ -20,8 +21,14 @@ _SHOWN = ("step", "loss", "seconds")
 
 def list_runs(root: Path) -> dict[str, Path]:
     """Return the run folders in a folder by name, the latest first."""
-    found = [path for path in root.glob("*") if (path / "recipe.yaml").is_file()] if root.is_dir() else []
+    found = [path for path in root.glob("*") if _is_run(path, root)] if root.is_dir() else []
     return {path.name: path for path in sorted(found, key=_changed, reverse=True)}
+
+
+def _is_run(path: Path, root: Path) -> bool:
+    """Whether a folder is a run whose files lie in the runs folder, not behind a link."""
+    recipe = path / "recipe.yaml"
+    return recipe.is_file() and is_below(path, root) and is_below(recipe, path)
 
 
 def run_summary(folder: Path) -> dict[str, Any]:
@@ -32,7 +39,7 @@ def run_summary(folder: Path) -> dict[str, Any]:
         return {
             "name": folder.name,
             "state": "damaged",
-            "error": str(error).replace(str(folder), folder.name),
+            "error": _without_folder(error, folder),
         }
     last = run.rows[-1] if run.rows else {}
     training = run.recipe.get("training") or {}
@@ -50,7 +57,10 @@ def run_summary(folder: Path) -> dict[str, Any]:
 
 def run_details(folder: Path) -> dict[str, Any]:
     """Return a run's summary with its curve and scores."""
-    run = read_run(folder)
+    try:
+        run = read_run(folder)
+    except RunError as error:
+        raise RunError(_without_folder(error, folder)) from None
     stride = max(1, -(-len(run.rows) // MAX_CURVE_POINTS))
     rows = [*run.rows[::stride], *([run.rows[-1]] if run.rows and (len(run.rows) - 1) % stride else [])]
     return run_summary(folder) | {
@@ -61,8 +71,23 @@ def run_details(folder: Path) -> dict[str, Any]:
 
 def run_preview(folder: Path, name: str) -> bytes | None:
     """Return a preview image of a run by its name; None if there is none."""
-    found = {path.stem: path for path in read_run(folder).samples}
+    try:
+        samples = read_run(folder).samples
+    except RunError as error:
+        raise RunError(_without_folder(error, folder)) from None
+    found = {path.stem: path for path in samples if is_below(path, folder)}
     return found[name].read_bytes() if name in found else None
+
+
+def run_report(folder: Path) -> bytes | None:
+    """Return the report of a run; None if there is none in its folder."""
+    page = folder / "report.html"
+    return page.read_bytes() if page.is_file() and is_below(page, folder) else None
+
+
+def _without_folder(error: RunError, folder: Path) -> str:
+    """Return an error's message without the path of the server's folder."""
+    return str(error).replace(str(folder), folder.name)
 
 
 def _scores(run: RunRecord) -> dict[str, dict[str, Any]]:

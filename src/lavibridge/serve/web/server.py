@@ -5,6 +5,7 @@ On the second it exits at once.
 """
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -12,9 +13,11 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 
@@ -32,9 +35,11 @@ from lavibridge.serve.limits import Limits
 from lavibridge.serve.web.address import Address, address_url
 from lavibridge.serve.web.app import make_app
 from lavibridge.serve.web.app_state import AppState
+from lavibridge.serve.web.connections import BoundedProtocol
 from lavibridge.serve.web.guard import Guard, GuardedApp
 
 _MOST_FILES = 65_536
+_BACKLOG = 64
 
 
 class Server(uvicorn.Server):
@@ -115,19 +120,27 @@ def guard_server(app_state: AppState, address: Address) -> GuardedApp:
     return guard
 
 
-def serve(app_state: AppState, address: Address, bound: socket.socket, opens: bool) -> None:
-    """Serve until a signal comes."""
-    _raise_file_limit()
-    config = uvicorn.Config(
+def server_config(app_state: AppState, address: Address) -> uvicorn.Config:
+    """Configure uvicorn. What one client can cause writes no line to the log."""
+    limits = app_state.limits
+    most = min(limits.connections, max(1, _raise_file_limit() // 3))
+    protocol = partial(BoundedProtocol, limits=limits, most=most)
+    return uvicorn.Config(
         guard_server(app_state, address),
-        log_level="warning",
+        http=cast(Any, protocol),
+        log_level="error",
         access_log=False,
         server_header=False,
         ws="none",
         lifespan="off",
-        backlog=2048,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=math.ceil(limits.shutdown_seconds),
     )
-    server = Server(config, app_state.queue)
+
+
+def serve(app_state: AppState, address: Address, bound: socket.socket, opens: bool) -> None:
+    """Serve until a signal comes."""
+    server = Server(server_config(app_state, address), app_state.queue)
     if threading.current_thread() is threading.main_thread():
         for number in set(termination_signals()) - set(uvicorn.server.HANDLED_SIGNALS):
             signal.signal(number, server.handle_exit)
@@ -135,7 +148,7 @@ def serve(app_state: AppState, address: Address, bound: socket.socket, opens: bo
         threading.Timer(0.5, webbrowser.open, [address_url(address, bound)]).start()
     server.run(sockets=[bound])
     app_state.queue.close()
-    app_state.worker.join(60.0)
+    app_state.worker.join(app_state.limits.shutdown_seconds)
 
 
 def _has_display() -> bool:
@@ -145,8 +158,8 @@ def _has_display() -> bool:
     )
 
 
-def _raise_file_limit() -> None:
-    """Raise the limit of open files as far as the system allows."""
+def _raise_file_limit() -> int:
+    """Raise the limit of open files as far as the system allows, and return it."""
     if sys.platform != "win32":
         import resource
 
@@ -154,3 +167,5 @@ def _raise_file_limit() -> None:
         limit = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
         if soft < limit:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        return max(soft, limit)
+    return _MOST_FILES
