@@ -75,6 +75,10 @@ def is_public(name: str) -> bool:
     return not name.startswith("_") or name.startswith("__")
 
 
+OTHERS = ("connection_made",)
+"""Methods that other libraries name: asyncio's protocols."""
+
+
 def names(tree: ast.AST) -> Iterator[tuple[str, int, bool]]:
     """Names of classes, functions, arguments and fields with their lines, and whether they are public."""
     for node in ast.walk(tree):
@@ -83,7 +87,7 @@ def names(tree: ast.AST) -> Iterator[tuple[str, int, bool]]:
             for each in node.body:
                 if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
                     yield each.target.id, each.lineno, is_public(each.target.id)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in OTHERS:
             yield node.name, node.lineno, is_public(node.name)
             arguments = node.args
             for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):

@@ -160,7 +160,9 @@ def _has_display() -> bool:
 
 def _raise_file_limit() -> int:
     """Raise the limit of open files as far as the system allows, and return it."""
-    if sys.platform != "win32":
+    if sys.platform == "win32":
+        return _MOST_FILES
+    else:
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -168,4 +170,3 @@ def _raise_file_limit() -> int:
         if soft < limit:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         return max(soft, limit)
-    return _MOST_FILES
