@@ -111,3 +111,28 @@ def test_a_file_is_not_written_over_a_folder(
         with pytest.raises(RunError, match="names a folder, but the output is a file"):
             write(Path(name))
     assert [path.name for path in tmp_path.iterdir()] == ["a-folder"]
+
+
+ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 20_000, "nests more than 32 levels deep"),
+        ("".join(" " * depth + "a:\n" for depth in range(2_000)), "nests more than 32 levels deep"),
+        (ALIASES, "more than 100000 values, with those that aliases repeat"),
+    ],
+    ids=["flow", "block", "aliases"],
+)
+def test_a_bomb_is_refused_at_its_bound(text: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said) as caught:
+        parse_yaml(text, "recipe.yaml")
+    assert len(str(caught.value)) < 300
+
+
+def test_aliases_within_the_bound_are_read() -> None:
+    assert parse_yaml("a: &a [1, 2]\nb: [*a, *a]", "recipe.yaml")["b"] == [[1, 2], [1, 2]]

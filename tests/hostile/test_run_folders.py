@@ -44,7 +44,7 @@ def test_a_linked_folder_is_no_run(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param("recipe.yaml", marks=pytest.mark.slow), "environment.json", "results.json", "log.jsonl"],
+    ["recipe.yaml", "environment.json", "results.json", "log.jsonl"],
 )
 @pytest.mark.parametrize(
     "content",

@@ -8,9 +8,40 @@ import yaml
 
 from lavibridge.core.errors import RecipeError
 
+MOST_LEVELS, MOST_VALUES = 32, 100_000
+"""Bounds of a YAML text: how deep it nests, and its values with those that aliases repeat."""
+
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with an error for duplicate keys, where PyYAML silently keeps the last."""
+    """PyYAML's safe loader with bounds, and with an error for duplicate keys, of which PyYAML silently keeps
+    the last."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._levels = self._values = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
+            node = super().compose_node(parent, index)
+            self._values += self._sizes.get(id(node), 1)
+        else:
+            self._levels += 1
+            if self._levels > MOST_LEVELS:
+                raise yaml.composer.ComposerError(
+                    None, None, f"it nests more than {MOST_LEVELS} levels deep", mark
+                )
+            before = self._values
+            self._values += 1
+            node = super().compose_node(parent, index)
+            self._sizes[id(node)] = self._values - before
+            self._levels -= 1
+        if self._values > MOST_VALUES:
+            raise yaml.composer.ComposerError(
+                None, None, f"it has more than {MOST_VALUES} values, with those that aliases repeat", mark
+            )
+        return node
 
     def construct_document(self, node: yaml.Node) -> Any:
         self.deep_construct = True  # detects recursive values such as `&a [*a]`
