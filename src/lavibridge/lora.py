@@ -76,7 +76,7 @@ def inject_lora(
             )
         names = list(matched)
     _check_rank(matched, settings.rank, name)
-    import peft  # half of the time that importing lavibridge takes, and many bridges have no LoRA
+    import peft  # takes seconds to import, and many bridges have no LoRA
 
     config = peft.LoraConfig(
         r=settings.rank,

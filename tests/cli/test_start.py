@@ -45,6 +45,13 @@ def test_help_imports_nothing_heavy() -> None:
     assert not loaded & set(HEAVY)
 
 
+def test_a_bridge_imports_neither_peft_nor_the_loaders_of_diffusers() -> None:
+    """They take seconds; both load where they are used."""
+    program = "import sys, lavibridge.generation.pipeline; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"peft", "diffusers.loaders.single_file_utils"} & set(done.stdout.split())
+
+
 def test_help_names_every_verb() -> None:
     done = lavi("--help")
     assert done.returncode == 0

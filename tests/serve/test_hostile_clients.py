@@ -78,7 +78,7 @@ def test_odd_methods_do_not_grow_the_metrics(small: Any) -> None:
 
 
 @pytest.mark.parametrize("header", ["Host: [", "Origin: http://[", "Origin: \xff", "Authorization: \xff"])
-def test_a_malformed_header_is_refused(small: Any, header: str) -> None:
+def test_a_malformed_header_is_no_error_of_the_server(small: Any, header: str) -> None:
     lines = ["GET /health HTTP/1.1", *([] if header.startswith("Host") else ["Host: localhost"]), header]
     request = "\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1")
     with connect(small, request) as opened:

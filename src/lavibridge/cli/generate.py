@@ -146,17 +146,16 @@ def generate(
     Prints the path of each PNG on stdout as soon as the file is written. After Ctrl-C or a failed image, all
     finished images remain. Each PNG holds its prompt, also as a proxy revised it, and its settings.
     """
-    from lavibridge.cli.image_batches import DefaultSettings, image_batches, read_requests, read_size
+    from lavibridge.cli.image_batches import check_grid, default_settings, image_batches, read_requests
     from lavibridge.generation.checks import check_step_cache
-    from lavibridge.generation.contact_sheet import check_grid, write_grid
+    from lavibridge.generation.contact_sheet import write_grid
     from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
 
     check_step_cache(step_cache)
-    check_grid(grid)
+    if grid is not None:
+        check_grid(grid)
     refuse_output_inside_inputs(out, "--out", input_paths_of(run))
-    defaults = DefaultSettings(
-        negative_prompt=negative_prompt, size=read_size(size), seed=seed, guidance_scale=guidance
-    )
+    defaults = default_settings(negative_prompt, size, seed, guidance)
     requests = read_requests(prompts or [], prompt_file, image or [])
     options = _quality_options(quality, steps, guidance_interval) | {
         "num_images_per_prompt": count,

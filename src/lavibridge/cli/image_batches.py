@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavibridge.core.errors import RecipeError
+from lavibridge.generation.checks import read_size
 from lavibridge.generation.prompt_file import RequestedPrompt, read_prompt_file
 
 if TYPE_CHECKING:
@@ -38,14 +39,24 @@ class ImageBatch:
     """Metadata of each image."""
 
 
-def read_size(size: str | None) -> tuple[int, int] | None:
-    """Read `WIDTHxHEIGHT`. Raises RecipeError for anything else."""
-    if size is None:
-        return None
-    sides = size.split("x")
-    if len(sides) != 2 or not all(each.isascii() and each.isdigit() and len(each) <= 5 for each in sides):
-        raise RecipeError(f"--size: write it as WIDTHxHEIGHT in pixels, such as 768x512, found {size!r}")
-    return int(sides[0]), int(sides[1])
+def default_settings(
+    negative_prompt: str | None, size: str | None, seed: int, guidance_scale: float | None
+) -> DefaultSettings:
+    """Read the options of the command line. Raises RecipeError for a size that is no `WIDTHxHEIGHT`."""
+    return DefaultSettings(
+        negative_prompt=negative_prompt,
+        size=None if size is None else read_size(size, "--size"),
+        seed=seed,
+        guidance_scale=guidance_scale,
+    )
+
+
+def check_grid(path: Path) -> None:
+    """Raise RecipeError if the file of a grid is no PNG, or if its folder does not exist."""
+    if path.suffix != ".png":
+        raise RecipeError(f"--grid: name a file that ends in .png, found {path}")
+    if not path.parent.is_dir():
+        raise RecipeError(f"--grid: the folder {path.parent} does not exist: make it first")
 
 
 def read_requests(

@@ -1,10 +1,14 @@
 """`lavi serve`: serves bridges to a browser, and to other tools through an API."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from lavibridge.cli.generate import PROXY, read_proxy
+
+if TYPE_CHECKING:
+    from lavibridge.serve.web.address import Address
 
 _RUNS = typer.Argument(
     None,
@@ -39,6 +43,9 @@ _QUEUE = typer.Option(64, "--queue", min=1, help="Images that may wait; clients 
 _MOST_STEPS = typer.Option(100, "--max-steps", min=1, max=1000, help="Maximum denoising steps of an image.")
 _MOST_SIDE = typer.Option(1024, "--max-side", min=8, help="Maximum side of an image, in pixels.")
 _MOST_COUNT = typer.Option(10, "--max-count", min=1, max=64, help="Maximum number of images per request.")
+_MOST_PIXEL_STEPS = typer.Option(
+    2**28, "--max-pixel-steps", min=1, help="Maximum height x width x steps x images of a request."
+)
 _OPEN = typer.Option(True, "--open/--no-open", help="Open the page in a browser, if there is one.")
 _LOG_PROMPTS = typer.Option(False, "--log-prompts", help="Log prompts.  [default: the log has none]")
 
@@ -57,6 +64,7 @@ def serve(
     max_steps: int = _MOST_STEPS,
     max_side: int = _MOST_SIDE,
     max_count: int = _MOST_COUNT,
+    max_pixel_steps: int = _MOST_PIXEL_STEPS,
     opens: bool = _OPEN,
     log_prompts: bool = _LOG_PROMPTS,
 ) -> None:
@@ -73,22 +81,22 @@ def serve(
     """
     if not runs and pivot is None:
         raise typer.BadParameter("name a run, a bridge or a vision model to serve, or a --pivot")
-    try:
-        from lavibridge.serve.web.address import Address, address_url, bind_address, check_address
-    except ImportError as error:
-        from lavibridge.core.errors import RunError
+    address = _address(host, port, token)
+    from lavibridge.serve.web.address import address_url, bind_address
 
-        if error.name not in ("fastapi", "starlette", "uvicorn"):
-            raise
-        raise RunError(f"serving needs the package {error.name}: pip install 'lavibridge[serve]'") from None
-    address = Address(host=host, port=port, token=token or None)
-    check_address(address)
     with bind_address(address) as bound:
         from lavibridge.serve.engine.pivot_pairs import PivotPairs
         from lavibridge.serve.limits import Limits
         from lavibridge.serve.web import server
 
-        limits = Limits(queue=queue, batch_size=batch_size, count=max_count, steps=max_steps, side=max_side)
+        limits = Limits(
+            queue=queue,
+            batch_size=batch_size,
+            count=max_count,
+            steps=max_steps,
+            side=max_side,
+            pixel_steps=max_pixel_steps,
+        )
         revising = None if proxy is None else read_proxy(proxy)
         pairs = None if pivot is None else PivotPairs(pivot, device, batch_size, revising)
         app_state = server.make_app_state(
@@ -100,3 +108,19 @@ def serve(
         )
         print(address_url(address, bound), flush=True)
         server.serve(app_state, address, bound, opens)
+
+
+def _address(host: str, port: int, token: str | None) -> "Address":
+    """Return the address to serve at. Raises RunError without the extra `serve`, or if the address
+    needs a token or a better one."""
+    try:
+        from lavibridge.serve.web.address import Address, check_address
+    except ImportError as error:
+        from lavibridge.core.errors import RunError
+
+        if error.name not in ("fastapi", "starlette", "uvicorn"):
+            raise
+        raise RunError(f"serving needs the package {error.name}: pip install 'lavibridge[serve]'") from None
+    address = Address(host=host, port=port, token=token or None)
+    check_address(address)
+    return address

@@ -65,6 +65,14 @@ def check_count(name: str, value: int) -> None:
         raise RecipeError(f"{name} must be 1 or more, found {value}")
 
 
+def read_size(size: str, name: str) -> tuple[int, int]:
+    """Read width and height in pixels from `WIDTHxHEIGHT`. Raises RecipeError for anything else."""
+    sides = size.split("x")
+    if len(sides) != 2 or not all(each.isascii() and each.isdigit() and len(each) <= 5 for each in sides):
+        raise RecipeError(f"{name}: write it as WIDTHxHEIGHT in pixels, such as 768x512, found {size[:40]!r}")
+    return int(sides[0]), int(sides[1])
+
+
 def check_step_cache(threshold: float | None) -> None:
     """Raise RecipeError if the threshold is not between 0 and 1."""
     if threshold is not None and not 0 < threshold < 1:

@@ -11,7 +11,6 @@ from textwrap import wrap
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from lavibridge.core.errors import RecipeError
 from lavibridge.generation.image_files import save_png
 
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
@@ -45,16 +44,6 @@ def contact_sheet(
         for place, image in enumerate(line):
             sheet.paste(_scaled(image, cell), (_LABEL + _GAP + place * (cell + _GAP), top))
     return sheet
-
-
-def check_grid(path: Path | None) -> None:
-    """Raise RecipeError if the file of a grid is no PNG, or if its folder does not exist."""
-    if path is None:
-        return
-    if path.suffix != ".png":
-        raise RecipeError(f"--grid: name a file that ends in .png, found {path}")
-    if not path.parent.is_dir():
-        raise RecipeError(f"--grid: the folder {path.parent} does not exist: make it first")
 
 
 def write_grid(path: Path, images: Sequence[Image.Image], rows: Sequence[str]) -> None:

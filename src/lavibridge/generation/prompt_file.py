@@ -12,7 +12,6 @@ from pydantic import Field, StringConstraints
 
 from lavibridge.core.config import Config, Seed, validate_config
 from lavibridge.core.errors import RecipeError
-from lavibridge.core.files import split_json_lines
 
 JSON_LINES = ".jsonl"
 """The ending of files in which each line is an object."""
@@ -47,7 +46,7 @@ def read_prompt_file(path: Path) -> list[RequestedPrompt]:
         raise RecipeError(f"{path} does not exist: name a text file with one prompt per line") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not a text file in UTF-8: {error}") from None
-    numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if split_json_lines(line)]
+    numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not numbered:
         raise RecipeError(f"{path} has no prompt: write one per line")
     if path.suffix == JSON_LINES:

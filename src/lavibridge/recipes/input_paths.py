@@ -10,7 +10,7 @@ from typing import Any
 
 from lavibridge.core.errors import LaviError, RunError
 from lavibridge.core.files import read_json
-from lavibridge.core.paths import expand_path
+from lavibridge.core.paths import expand_path, is_below
 from lavibridge.core.sources import resolve_source
 from lavibridge.data.mixture import Mixture, flatten_parts
 from lavibridge.data.pictures.walk import is_hidden
@@ -141,4 +141,4 @@ def _models(name: str, options: Any) -> dict[str, Path]:
 
 def _inside(place: Path, folder: Path) -> bool:
     """Whether a path is a folder or inside it, after resolving links."""
-    return expand_path(place).resolve().is_relative_to(expand_path(folder).resolve())
+    return is_below(expand_path(place), expand_path(folder))

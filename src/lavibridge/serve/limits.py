@@ -20,7 +20,7 @@ class Limits(Config):
     steps: int = Field(default=100, ge=1, le=1000)
     """Maximum denoising steps per image."""
     pixel_steps: int = Field(default=2**28, ge=1)
-    """Maximum height x width x steps x images of a request, with pixels as the unit of length."""
+    """Maximum height x width x steps x images of a request; height and width in pixels."""
     side: int = Field(default=1024, ge=8)
     """Maximum height and width of an image in pixels."""
     prompt_bytes: int = Field(default=4096, ge=1)
@@ -30,7 +30,7 @@ class Limits(Config):
     connections: int = Field(default=512, ge=1)
     """Maximum open connections; the server uses at most a third of the files that it may open."""
     request_seconds: float = Field(default=30, gt=0)
-    """Seconds within which a client must send a whole request, and then the server closes the connection."""
+    """Seconds that a client has to send a whole request; then the server closes the connection."""
     shutdown_seconds: float = Field(default=60, gt=0)
     """Maximum seconds of a graceful shutdown."""
     patience: float = Field(default=60, gt=0)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from lavibridge.core.config import Config
 from lavibridge.core.errors import RecipeError, did_you_mean
 from lavibridge.core.unicode_text import is_valid_unicode
+from lavibridge.generation.checks import read_size
 from lavibridge.generation.emphasis import read_emphasis
 from lavibridge.generation.image_files import ImageFormat
 from lavibridge.generation.quality import EXACT_QUALITY, QUALITIES, read_quality
@@ -167,13 +168,7 @@ def _size(size: str | None, default: int, most: int) -> tuple[int, int]:
     """Width and height in pixels."""
     if size is None or size == "auto":
         return default, default
-    width, cross, height = size.partition("x")
-    if not (cross and _is_number(width) and _is_number(height)):
-        raise RecipeError("size: write it as WIDTHxHEIGHT, such as 64x64, or auto")
-    if max(int(width), int(height)) > most:
+    sides = read_size(size, "size")
+    if max(sides) > most:
         raise RecipeError(f"size: the maximum of this server is {most} pixels a side")
-    return int(width), int(height)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 5
+    return sides
