@@ -110,7 +110,8 @@ def test_another_number_format_is_half_a_copy(loaded: Loaded) -> None:
 
 @pytest.mark.parametrize(("bits", "share"), [("8bit", 0.4), ("4bit", 0.3)])
 def test_a_quantised_model_lets_go_of_the_file(bits: str, share: float, loaded: Loaded) -> None:
+    """At most the file's pages, the packed weights and one layer's float32 work; a second copy is over 2."""
     pytest.importorskip("bitsandbytes", reason="needs the extra `quantize`")
     found, whole = loaded[bits], loaded["pixart"]["weights"]
-    assert found["peak"] < 1.3 * whole, (whole, found)
+    assert found["peak"] < 1.7 * whole, (whole, found)
     assert found["after"] < share * whole, (whole, found)
