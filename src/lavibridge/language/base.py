@@ -5,16 +5,19 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 
 from lavibridge.core.config import Changeable
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
+from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import model_identity
 from lavibridge.core.low_rank import FoldedLora
 from lavibridge.core.placement import Placement, Quantization
 from lavibridge.language.parts.proxy import ProxySettings, revise_prompts
+from lavibridge.language.parts.unloading import LOADING, fill_weights, free_weights
 
 DEFAULT_TOKENS = 77
 """Number of tokens that the published U-Nets were trained with."""
@@ -69,6 +72,8 @@ class LanguageModel(nn.Module, ABC):
     """Whether `encode_negative` differs from `encode`."""
     folded: tuple[FoldedLora, ...] = ()
     """LoRA files that were merged into the frozen weights (`read_lora_file`)."""
+    unloaded_identity: str | None = None
+    """The model's identity while its weights are unloaded; None while they are in memory."""
 
     @classmethod
     @abstractmethod
@@ -88,6 +93,40 @@ class LanguageModel(nn.Module, ABC):
     def use_proxy(self, settings: ProxySettings | None) -> None:
         """Let a remote model revise prompts from now on, or none."""
         self.config = self.config.model_copy(update={"proxy": settings})
+
+    def unload(self) -> int:
+        """Free the memory of the weights until a prompt is encoded; returns the freed bytes.
+
+        Raises ModelError if the source does not hold the weights in memory, because of LoRA.
+        """
+        with LOADING:
+            if self.unloaded_identity is not None:
+                return 0
+            if self.folded or any(weight.requires_grad for weight in self.parameters()):
+                raise ModelError(
+                    f"cannot unload '{self.config.source}', which has LoRA: its source does not hold the "
+                    "weights that are in memory"
+                )
+            self.unloaded_identity = self.identity()
+            return free_weights(self)
+
+    def load(self) -> None:
+        """Load unloaded weights again, from the model's source; every encoding begins with this.
+
+        Raises ModelError if the source is gone, or if it has changed since.
+        """
+        with LOADING:
+            if self.unloaded_identity is None:
+                return
+            with torch.random.fork_rng(devices=[]):
+                loaded = type(self)(self.config)
+            if loaded.identity() != self.unloaded_identity:
+                raise ModelError(
+                    f"the language model '{self.config.source}' has changed since its weights were unloaded: "
+                    "restore its files"
+                )
+            fill_weights(self, loaded)
+            self.unloaded_identity = None
 
     @classmethod
     def default_max_tokens(cls, config: "LanguageModel.Config") -> int:
@@ -121,6 +160,7 @@ class LanguageModel(nn.Module, ABC):
         distinct = list(dict.fromkeys(prompts))
         if not distinct:
             return
+        self.load()
         lengths = dict(zip(distinct, self.sequence_lengths(distinct), strict=True))
         ordered = sorted(distinct, key=lambda prompt: (-lengths[prompt], prompt))
         limit = CPU_TOKENS if next(chain(self.parameters(), self.buffers())).is_cpu else GPU_TOKENS

@@ -70,6 +70,7 @@ class Pair(LanguageModel):
 
     def encode(self, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER) -> TextFeatures:
         """Features of `source`, with the normed output of the passthrough model."""
+        self.load()
         kept = self.other.encode(prompts)
         return replace(
             self.inner.encode(prompts, reading),
