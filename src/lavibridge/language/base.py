@@ -118,8 +118,11 @@ class LanguageModel(nn.Module, ABC):
         with LOADING:
             if self.unloaded_identity is None:
                 return
-            with torch.random.fork_rng(devices=[]):
-                loaded = type(self)(self.config)
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    loaded = type(self)(self.config)
+            except ModelError as error:
+                raise ModelError(f"cannot load the unloaded language model again: {error}") from error
             if loaded.identity() != self.unloaded_identity:
                 raise ModelError(
                     f"the language model '{self.config.source}' has changed since its weights were unloaded: "

@@ -218,7 +218,10 @@ def _run_loop(session: Session, interrupted: InterruptSignals) -> None:
                 session.validate()
             session.unload_language_model()
             run_training_loop(state, session.batches, settings, events)
-        except (NotFiniteError, ModelError):  # too many skips, or a language model that cannot be loaded again
+        except (
+            NotFiniteError,
+            ModelError,
+        ):  # too many skips, or a language model that cannot be loaded again
             if state.step > 0:
                 session.save()  # raises its own error if the weights, not the samples, are the cause
             raise

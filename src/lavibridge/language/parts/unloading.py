@@ -3,8 +3,8 @@
     free    a weight becomes one NaN that repeats in the weight's shape; number format and device stay
     fill    it takes the values of a newly loaded network
 
-Parameters stay the same objects, because wrappers such as DistributedDataParallel keep references to them. The
-exception is a quantised layer: it takes over the new layer's weight with its scales, which belong together.
+Parameters stay the same objects, because wrappers such as DistributedDataParallel keep references to them.
+Quantised layers are the exception: each takes over the new layer's weight with its scales.
 """
 
 from threading import RLock
