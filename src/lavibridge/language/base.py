@@ -94,18 +94,28 @@ class LanguageModel(nn.Module, ABC):
         """Let a remote model revise prompts from now on, or none."""
         self.config = self.config.model_copy(update={"proxy": settings})
 
+    @property
+    def can_unload(self) -> bool:
+        """Whether the source holds all weights that are in memory: there is no LoRA, and no sharding."""
+        weights = dict(self.named_parameters())
+        return bool(weights) and not (
+            self.folded
+            or any(weight.requires_grad or ".lora_" in name for name, weight in weights.items())
+            or any(type(weight.data).__name__ == "DTensor" for weight in weights.values())
+        )
+
     def unload(self) -> int:
         """Free the memory of the weights until a prompt is encoded; returns the freed bytes.
 
-        Raises ModelError if the source does not hold the weights in memory, because of LoRA.
+        Raises ModelError if the source does not hold the weights.
         """
         with LOADING:
             if self.unloaded_identity is not None:
                 return 0
-            if self.folded or any(weight.requires_grad for weight in self.parameters()):
+            if not self.can_unload:
                 raise ModelError(
-                    f"cannot unload '{self.config.source}', which has LoRA: its source does not hold the "
-                    "weights that are in memory"
+                    f"cannot unload '{self.config.source}', which has LoRA or is sharded: its source does not "
+                    "hold the weights that are in memory"
                 )
             self.unloaded_identity = self.identity()
             return free_weights(self)
@@ -209,5 +219,7 @@ class LanguageModel(nn.Module, ABC):
 
     def identity(self) -> str:
         """Return everything but the prompt that affects its features: files and options, not their place."""
+        if self.unloaded_identity is not None:
+            return self.unloaded_identity
         proxy = [] if self.config.proxy is None else [f"proxy {self.config.proxy.identity()}"]
         return model_identity(self, self.config, *(each.sha256 for each in self.folded), *proxy)

@@ -112,6 +112,8 @@ class Pair(LanguageModel):
 
     def identity(self) -> str:
         """The identities of both models; that of `source` includes the proxy."""
+        if self.unloaded_identity is not None:
+            return self.unloaded_identity
         return f"{self.inner.identity()} beside {self.other.identity()}"
 
 

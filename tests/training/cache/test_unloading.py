@@ -18,6 +18,7 @@ from lavibridge.bridge.choices import model_of_choice
 from lavibridge.core.errors import ModelError
 from lavibridge.language.base import LanguageModel
 from lavibridge.recipes.recipe import Recipe
+from lavibridge.training.alignment.aligner import Aligner
 from lavibridge.training.cache.backend import MemoryBackend
 from lavibridge.training.cache.features import Features
 from lavibridge.training.cache.unloading import Unloader
@@ -205,6 +206,31 @@ def test_a_run_whose_language_model_is_gone_saves_its_steps(
     assert saved.name in ("step-3", "step-6")
     shutil.copytree(folder, place)
     assert run(toy, tmp_path / "run", place, resume=True, feature_cache_gb=1.0)[0] == resident[1][0]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:diffusers")
+def test_text_sides_leave_memory_before_the_first_step_of_an_alignment(
+    toy: Toy, own_encoder: dict[str, str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    step = Aligner.step
+
+    def watched(self: Aligner, number: int, rate: float) -> tuple[float, float]:
+        taken = step(self, number, rate)
+        sides = (self.bridge.language, self.teacher.language)
+        found.append([side.unloaded_identity is not None for side in sides])
+        return taken
+
+    monkeypatch.setattr(Aligner, "step", watched)
+    align = {"steps": 2, "batch": 2, "noised_latents": 2, "captions": 4, "held_out": 2}
+    recipe = toy(
+        language={"kind": "bert", "source": str(folder)},
+        vision=own_encoder,
+        lora={"language": None, "vision": None},
+        training={"steps": 1, "align": align},
+    )
+    train(recipe, tmp_path / "all")
+    assert found == [[True, True]] * 2
 
 
 PROGRAM = """
