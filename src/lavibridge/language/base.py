@@ -114,8 +114,8 @@ class LanguageModel(nn.Module, ABC):
                 return 0
             if not self.can_unload:
                 raise ModelError(
-                    f"cannot unload '{self.config.source}', which has LoRA or is sharded: its source does not "
-                    "hold the weights that are in memory"
+                    f"cannot unload '{self.config.source}', which has LoRA or is sharded: its source lacks "
+                    "the weights that are in memory"
                 )
             self.unloaded_identity = self.identity()
             return free_weights(self)
