@@ -8,7 +8,7 @@ words that nobody writes up to the size of the model's table.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -51,12 +51,14 @@ TOYS: Mapping[str, Mapping[str, Any]] = {
     "autoencoder": {**AUTOENCODER, "block_out_channels": (8, 16, 16, 16), "norm_num_groups": 8},
 }
 """Sizes at which tests run the scripts."""
+Widths = Literal["published", "half", "toys"]
+"""Widths of a folder's networks; half concerns the denoiser alone."""
 
 
-def t5_folder(root: Path, is_toy: bool = False) -> Path:
+def t5_folder(root: Path, widths: Widths = "published") -> Path:
     """T5-Large."""
     folder = root / "t5-large"
-    sizes = TOYS["t5"] if is_toy else T5_LARGE
+    sizes = TOYS["t5"] if widths == "toys" else T5_LARGE
     sizes = {**sizes, "vocab_size": T5_ROWS, "pad_token_id": 0, "eos_token_id": T5_ROWS - 1}
     config = transformers.T5Config(
         **sizes, feed_forward_proj="relu", is_encoder_decoder=False, use_cache=False
@@ -66,11 +68,11 @@ def t5_folder(root: Path, is_toy: bool = False) -> Path:
     return folder
 
 
-def sd_folder(root: Path, is_toy: bool = False) -> Path:
+def sd_folder(root: Path, widths: Widths = "published") -> Path:
     """Stable Diffusion 1.4, a complete pipeline."""
     folder = root / "sd14"
-    _denoiser(folder, *((TOYS["sd"], TOYS["autoencoder"]) if is_toy else (SD14, AUTOENCODER)))
-    _encoder(folder, "", TOYS["clip"] if is_toy else CLIP_L, transformers.CLIPTextModel)
+    _denoiser(folder, SD14, TOYS["sd"], widths)
+    _encoder(folder, "", TOYS["clip"] if widths == "toys" else CLIP_L, transformers.CLIPTextModel)
     scheduler = diffusers.DDPMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False
     )
@@ -78,12 +80,12 @@ def sd_folder(root: Path, is_toy: bool = False) -> Path:
     return folder
 
 
-def sdxl_folder(root: Path, is_toy: bool = False) -> Path:
+def sdxl_folder(root: Path, widths: Widths = "published") -> Path:
     """SDXL, a complete pipeline."""
     folder = root / "sdxl"
-    _denoiser(folder, *((TOYS["sdxl"], TOYS["autoencoder"]) if is_toy else (SDXL, AUTOENCODER)))
-    _encoder(folder, "", TOYS["clip"] if is_toy else CLIP_L, transformers.CLIPTextModel)
-    second = TOYS["clip"] if is_toy else CLIP_G
+    _denoiser(folder, SDXL, TOYS["sdxl"], widths)
+    _encoder(folder, "", TOYS["clip"] if widths == "toys" else CLIP_L, transformers.CLIPTextModel)
+    second = TOYS["clip"] if widths == "toys" else CLIP_G
     _encoder(folder, "_2", second, transformers.CLIPTextModelWithProjection)
     scheduler = diffusers.EulerDiscreteScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
@@ -107,7 +109,10 @@ def tokenizer(template: str, rows: int) -> Any:
     )
 
 
-def _denoiser(folder: Path, sizes: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+def _denoiser(folder: Path, published: Mapping[str, Any], toy: Mapping[str, Any], widths: Widths) -> None:
+    half = {**published, "block_out_channels": tuple(each // 2 for each in published["block_out_channels"])}
+    sizes = {"published": published, "half": half, "toys": toy}[widths]
+    other = TOYS["autoencoder"] if widths == "toys" else AUTOENCODER
     with torch.device("meta"):
         denoiser = diffusers.UNet2DConditionModel(**sizes)
         autoencoder = diffusers.AutoencoderKL(**other, sample_size=8 * sizes["sample_size"])

@@ -176,7 +176,7 @@ def drawing(scale: Scale) -> dict[str, Any]:
     """Seconds of a picture in bfloat16; and how many times faster ours is than Diffusers'."""
     call: dict[str, Any] = {"num_inference_steps": scale.denoising_steps, "guidance_scale": 7.5}
     with tempfile.TemporaryDirectory() as folder:
-        place = sd_folder(Path(folder), scale.is_toy)
+        place = sd_folder(Path(folder), "toys" if scale.is_toy else "published")
         found: dict[str, Any] = {}
         for way in ("as it is", "compiled"):
             ours = BridgePipeline.native(place, device=scale.device, dtype="bfloat16")

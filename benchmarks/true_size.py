@@ -2,7 +2,7 @@
 
     python benchmarks/true_size.py                               T5-Large into Stable Diffusion 1.4, the GPU
     python benchmarks/true_size.py --vision sdxl --works draw    drawing with T5-Large and SDXL, the GPU
-    python benchmarks/true_size.py --toys                        every part at toy size, on the CPU
+    python benchmarks/true_size.py --widths toys                 every part at toy size, on the CPU
 
 The CPU part makes folders with random weights in the hub's layout, then draws with all weights in memory and
 with the denoiser's in files, trains, trains with a teacher, and trains from cached features without the
@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from record import record
 from spread import fresh
-from true_folders import sd_folder, sdxl_folder, t5_folder
+from true_folders import Widths, sd_folder, sdxl_folder, t5_folder
 from true_gpu import TOYS, Scale, on_gpu
 
 from lavibridge import Bridge, BridgePipeline
@@ -46,7 +46,7 @@ from lavibridge.training.train import train
 SCENES, STEPS = 4, 2
 PROMPT = "a red circle to the left of a blue square"
 TEACHER = {"teacher": {"guidance": 2.0}}
-VISIONS: Mapping[str, Callable[[Path, bool], Path]] = {"sd14": sd_folder, "sdxl": sdxl_folder}
+VISIONS: Mapping[str, Callable[[Path, Widths], Path]] = {"sd14": sd_folder, "sdxl": sdxl_folder}
 WORKS = ("draw", "draw, offloaded", "train", "train with a teacher", "train from cached features")
 SETTINGS = {"draw": "train", "draw, offloaded": "train"}
 """Works that the plan of another one counts."""
@@ -176,10 +176,10 @@ def on_cpu(asked: argparse.Namespace) -> dict[str, Any]:
     """The pairs that were asked for."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
         root = Path(name)
-        language = str(fresh(t5_folder, root, asked.toys))
+        language = str(fresh(t5_folder, root, asked.widths))
         found = {}
         for vision in asked.vision:
-            folder = fresh(VISIONS[vision], root, asked.toys)
+            folder = fresh(VISIONS[vision], root, asked.widths)
             pair = Pair(language=language, vision=str(folder), size=asked.size)
             found[f"t5-large_{vision}"] = against_plan(pair, asked.works)
     return found
@@ -191,22 +191,27 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--vision", nargs="+", choices=tuple(VISIONS), default=["sd14"], metavar="NAME")
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS), metavar="WORK")
     parser.add_argument("--size", type=int, help="Pixels of a side.  [default: the model's own]")
-    parser.add_argument("--toys", action="store_true", help="Run every part at toy size, on the CPU.")
+    parser.add_argument("--widths", choices=get_args(Widths), default="published")
     return parser.parse_args(words)
 
 
 def main(words: Sequence[str]) -> None:
     """Measure and record."""
     asked = arguments(words)
-    result: dict[str, Any] = {"threads": set_threads(), "size": asked.size, "cpu": on_cpu(asked)}
-    if asked.toys:
+    result: dict[str, Any] = {
+        "threads": set_threads(),
+        "widths": asked.widths,
+        "size": asked.size,
+        "cpu": on_cpu(asked),
+    }
+    if asked.widths == "toys":
         result["gpu"] = on_gpu(TOYS)
     elif torch.cuda.is_available():
         result["gpu"] = on_gpu(Scale())
     else:
         result["gpu"] = "torch sees no CUDA GPU here, so that the GPU part is not measured"
         print(result["gpu"], file=sys.stderr)
-    record("true_size_toys" if asked.toys else "true_size", result)
+    record("true_size_toys" if asked.widths == "toys" else "true_size", result)
 
 
 if __name__ == "__main__":

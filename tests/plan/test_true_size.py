@@ -18,7 +18,7 @@ def test_every_part_runs_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found: dict[str, Any] = {}
     monkeypatch.setattr(true_size, "fresh", lambda work, *given: work(*given))
     monkeypatch.setattr(true_size, "record", lambda name, result: found.update(result))
-    true_size.main(["--toys"])
+    true_size.main(["--widths", "toys"])
     assert json.dumps(found)
     rows = found["cpu"]["t5-large_sd14"]
     assert list(rows) == list(true_size.WORKS)
