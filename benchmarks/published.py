@@ -42,13 +42,14 @@ def composed(name: str, is_toy: bool = False, **language: Any) -> tuple[Recipe, 
     recipe = load_recipe(name, ["language.dtype=bfloat16", "vision.dtype=bfloat16"])
     speaker, painter = recipe.language.model_dump(), recipe.vision.model_dump()
     options = {"max_tokens": 16 if is_toy else speaker["max_tokens"], **language}
-    models: tuple[Any, Any]
     if is_toy:
         random = {"source": "random", "dtype": "bfloat16"}
-        models = {"kind": speaker["kind"], **random, **options}, {"kind": painter["kind"], **random}
+        language_model: Any = {"kind": speaker["kind"], **random, **options}
+        vision_model: Any = {"kind": painter["kind"], **random}
     else:
-        models = pair(speaker["kind"], painter["kind"], PUBLISHED[name], options, "bfloat16")
+        sizes = PUBLISHED[name]
+        language_model, vision_model = pair(speaker["kind"], painter["kind"], sizes, options, "bfloat16")
     lora = LoraSettings(rank=4 if is_toy else 32, dropout=0.0)
-    bridge = Bridge.compose(*models, recipe.connector.model_dump(), lora, lora)
+    bridge = Bridge.compose(language_model, vision_model, recipe.connector.model_dump(), lora, lora)
     training_mode(bridge)
     return recipe, bridge
