@@ -115,6 +115,7 @@ class Bridge(nn.Module):
 
         A proxy revises the prompts first, but not negative ones.
         """
+        self.language.load()
         encode = self.language.encode_negative if negative else self.language.encode
         texts = prompts if negative else self.language.revise(prompts)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_through_language):
