@@ -15,7 +15,7 @@ from lavibridge.core.errors import ModelError
 from lavibridge.vision.hf import DiffusersModel
 
 KINDS = registry.kinds("vision")
-WITH_BLOCKS = ("kolors", "ldm", "pixart", "sana", "sd", "sdxl")
+WITH_BLOCKS = ("kolors", "ldm", "pixart", "playground", "sana", "sd", "sdxl")
 JOINT = ("flux", "sd3")
 _BUILT: dict[str, DiffusersModel] = {}
 
@@ -177,6 +177,11 @@ def test_latents_are_scaled_by_the_autoencoders_own_factor(kind: str) -> None:
     settings = model.autoencoder.config
     shift, scale = settings.get("shift_factor") or 0.0, settings.scaling_factor
     assert scale == model.toy_autoencoder["scaling_factor"]
+    if settings.get("latents_mean") is not None:
+        shift, spread = (
+            torch.tensor(settings[name]).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std")
+        )
+        scale = scale / spread / model.scheduler.config.get("sigma_data", 1.0)
     with torch.no_grad():
         encoded = model.autoencoder.encode(images)
     if model.autoencoder_class == "AutoencoderKL":
