@@ -112,6 +112,28 @@ CHAT = (
     "<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 """A chat template like Qwen3's, for content of both kinds."""
+
+
+class NoChecker(torch.nn.Module):
+    """Stands for the checker that Cosmos' pipeline imports from a package of its own; latents pass it by."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def check_text_safety(self, prompt: str) -> bool:
+        return True
+
+
+def without_resizing(transformer: Any) -> Any:
+    """Let Cosmos' transformer append the mask of padded pixels, which it would resize with torchvision."""
+
+    def append(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        latents = torch.nn.functional.pad(options["hidden_states"], (0, 0) * 3 + (0, 1))
+        return args, {**options, "hidden_states": latents}
+
+    transformer.register_forward_pre_hook(append, with_kwargs=True)
+    return transformer
+
+
 OTHERS: Mapping[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
 
 
@@ -194,6 +216,9 @@ def pipeline(name: str, **changes: Any) -> Any:
         }
     taken = made.__init__.__code__.co_varnames
     others = {each: value for each, value in OTHERS.items() if each in taken}
+    if title.startswith("Cosmos"):
+        others["safety_checker"] = NoChecker()
+        without_resizing(model.backbone)
     if "requires_safety_checker" in taken:
         others["requires_safety_checker"] = False
     pipe = made(**parts, **others)

@@ -1,6 +1,7 @@
 """Families that declare toys of their published pipelines: they read and draw as Diffusers does."""
 
 import inspect
+from copy import deepcopy
 from importlib import import_module
 from math import isqrt
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from toy_pipelines import DECLARED, pipeline, read_by_pipeline
+from toy_pipelines import DECLARED, pipeline, read_by_pipeline, without_resizing
 
 from lavibridge import BridgePipeline, lora
 from lavibridge.core import registry
@@ -143,13 +144,104 @@ def test_prx_draws_as_its_pipeline() -> None:
         use_resolution_binning=False,
         **SIZE,
     ).images
-    sampling = Sampling(make_sampler(vision.scheduler, "euler", vision.flow_shift(noise.shape[1:])), noise, 4)
     given = Conditioning(tokens=tokens, mask=mask)
+    assert relative_error(drawn(vision, noise, given), expected) < 1e-4
+
+
+def drawn(vision: Any, noise: Tensor, given: Conditioning) -> Tensor:
+    """Latents after four Euler steps, guided with 3 from the first of two prompts to the second."""
+    shift = vision.flow_shift(noise.shape[1:])
+    sampling = Sampling(make_sampler(vision.scheduler, "euler", shift, vision.step_spacing), noise, 4)
     while not sampling.is_finished:
         with torch.no_grad():
             both = vision.predict(sampling.noisy.repeat(2, 1, 1, 1), sampling.t.expand(2), given)
         sampling.take(vision.guide(both[:1], both[1:], 3.0))
-    assert relative_error(sampling.latents, expected) < 1e-4
+    return sampling.latents
+
+
+def test_hunyuan_dit_draws_as_its_pipeline() -> None:
+    """With mT5's tokens of two lengths and none of BERT's, as a bridge makes them."""
+    family: Any = registry.load_kind("vision", "hunyuan_dit")
+    vision = family(family.Config(source="random"))
+    settings = vision.backbone.config
+    pipe = diffusers.HunyuanDiTPipeline(
+        vision.autoencoder, None, None, vision.backbone, vision.scheduler, None, None, False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, *vision.latent_shape(32, 64), generator=generator)
+    mask = torch.arange(settings.text_len_t5) < torch.tensor([[4], [7]])
+    tokens = torch.randn(*mask.shape, vision.spec.context, generator=generator) * mask[..., None]
+    absent = torch.zeros(1, settings.text_len, settings.cross_attention_dim)
+    none = torch.zeros(1, settings.text_len, dtype=torch.bool)
+    pipe.scheduler = make_sampler(vision.scheduler, "euler")
+    expected = pipe(
+        prompt_embeds=absent,
+        negative_prompt_embeds=absent,
+        prompt_attention_mask=none,
+        negative_prompt_attention_mask=none,
+        prompt_embeds_2=tokens[1:],
+        negative_prompt_embeds_2=tokens[:1],
+        prompt_attention_mask_2=mask[1:],
+        negative_prompt_attention_mask_2=mask[:1],
+        latents=noise,
+        guidance_scale=3.0,
+        num_inference_steps=4,
+        output_type="latent",
+        height=32,
+        width=64,
+        original_size=(32, 64),
+        use_resolution_binning=False,
+    ).images
+    given = Conditioning(tokens=tokens[:, :9], mask=mask[:, :9])
+    assert relative_error(drawn(vision, noise, given), expected) < 1e-4
+
+
+def test_anima_draws_as_its_modular_pipeline() -> None:
+    """From the tokens of its text conditioner; Diffusers has no other pipeline of it."""
+    anima: Any = import_module("diffusers.modular_pipelines.anima")
+    family: Any = registry.load_kind("vision", "anima")
+    vision = family(family.Config(source="random"))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, *vision.latent_shape(32, 64), generator=generator)
+    tokens = torch.randn(2, 7, vision.spec.context, generator=generator)
+    expected = anima_latents(anima, vision, noise, tokens)
+    given = Conditioning(tokens=tokens, mask=torch.ones(2, 7, dtype=torch.bool))
+    assert relative_error(drawn(vision, noise, given), expected) < 1e-4
+
+
+def anima_latents(anima: Any, vision: Any, noise: Tensor, tokens: Tensor) -> Tensor:
+    """Four guided steps by the pipeline's own blocks, after those that read text."""
+    steps: Any = import_module("diffusers.modular_pipelines.anima.before_denoise")
+    loop: Any = import_module("diffusers.modular_pipelines.anima.denoise")
+    made: Any = import_module("diffusers.modular_pipelines.modular_pipeline")
+
+    class Drawing(made.SequentialPipelineBlocks):  # type: ignore[misc, name-defined]
+        model_name = "anima"
+        block_classes = (
+            steps.AnimaTextInputStep,
+            steps.AnimaPrepareLatentsStep,
+            steps.AnimaSetTimestepsStep,
+            loop.AnimaDenoiseStep,
+        )
+        block_names = ("input", "latents", "times", "denoise")
+
+    pipe = Drawing().init_pipeline()
+    pipe.update_components(
+        transformer=without_resizing(deepcopy(vision.backbone)),
+        scheduler=vision.scheduler,
+        guider=diffusers.ClassifierFreeGuidance(guidance_scale=3.0),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(
+        prompt_embeds=tokens[1:],
+        negative_prompt_embeds=tokens[:1],
+        latents=noise[:, :, None],
+        num_inference_steps=4,
+        height=noise.shape[2] * vision.factor,
+        width=noise.shape[3] * vision.factor,
+        output="latents",
+    )[:, :, 0]
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
@@ -203,6 +295,8 @@ def hide_padding(pipe: Any) -> None:
 
 def packed_by_pipeline(pipe: Any, noise: Tensor) -> Tensor:
     """Noise in the layout that a pipeline takes as `latents`."""
+    if hasattr(pipe.vae, "temperal_downsample") and not hasattr(pipe, "_pack_latents"):
+        return noise[:, :, None]
     pack = getattr(pipe, "_pack_latents", None)
     if pack is None or len(inspect.signature(pack).parameters) == 1:
         return noise

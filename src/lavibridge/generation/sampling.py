@@ -30,6 +30,7 @@ from lavibridge.vision.parts.scheduler_settings import (
 
 SAMPLER_PACKAGE = "generation.samplers"
 
+
 def check_sampling_steps(steps: int, times: int, name: str = "num_inference_steps") -> None:
     """Raise RecipeError unless ``steps`` is from 1 to ``times``, the number of times of the training."""
     if not 1 <= steps <= times:

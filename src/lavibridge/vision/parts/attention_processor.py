@@ -43,6 +43,10 @@ class MaskWithBlocks:
     ndim: int = 3
     """The denoiser converts masks of two dimensions and passes masks of three unchanged."""
 
+    def unsqueeze(self, dim: int) -> "MaskWithBlocks":
+        """Return itself: the mask has its dimensions already."""
+        return self
+
 
 class PerBlockAttention:
     """A processor for the Attention class of diffusers; ``name`` is the layer's name."""
@@ -66,8 +70,7 @@ class PerBlockAttention:
         if encoder_hidden_states is not None and attn.norm_cross:
             context = attn.norm_encoder_hidden_states(context)
         q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
-        q = q if attn.norm_q is None else attn.norm_q(q)
-        k = k if attn.norm_k is None else attn.norm_k(k)
+        q, k = _normed(attn.norm_q, q, attn.heads), _normed(attn.norm_k, k, attn.heads)
         q, k, v = (part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in (q, k, v))
         if added is not None:
             added = attn.prepare_attention_mask(added, context.shape[1], len(context))
@@ -77,3 +80,13 @@ class PerBlockAttention:
         if blocks is not None and self.name in blocks:
             answer = blocks[self.name](hidden_states, answer).to(answer)
         return attn.to_out[1](attn.to_out[0](answer)) / attn.rescale_output_factor
+
+
+def _normed(norm: nn.Module | None, values: Tensor, heads: int) -> Tensor:
+    """Normalise queries or keys: over all heads, or over each, as the norm's weights are wide."""
+    if norm is None:
+        return values
+    weight: Any = norm.weight
+    if len(weight) == values.shape[-1]:
+        return norm(values)
+    return norm(values.unflatten(-1, (heads, -1))).flatten(-2)
