@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lavibridge.core import registry
-from lavibridge.core.contracts import Conditioning
+from lavibridge.core.contracts import BlockTokens, Conditioning
 from lavibridge.core.errors import ModelError
 from lavibridge.vision.hf import DiffusersModel
 
@@ -314,6 +314,16 @@ def test_wrong_sources_are_errors(tmp_path: Path) -> None:
         load("sd", tmp_path)
 
 
+def test_a_masked_token_generator_is_no_vision_model(tmp_path: Path) -> None:
+    """aMUSEd fills in indices of a codebook (decision 0025)."""
+    save(built("ldm"), tmp_path)
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": "UVit2DModel"}))
+    (tmp_path / "unet" / "config.json").unlink()
+    with pytest.raises(ModelError, match="no vision family accepts"):
+        registry.detect_kind("vision", str(tmp_path))
+
+
 def test_kolors_is_not_sdxl(tmp_path: Path) -> None:
     """Its U-Net reads wider tokens and projects them itself."""
     model = built("kolors")
@@ -487,6 +497,24 @@ def test_an_opened_denoiser_is_the_closed_one_until_a_block_is_spoken_to(kind: s
             assert (opened.predict(xt, t, louder) - expected).abs().max() > 1e-4
     with pytest.raises(ModelError, match="enable_per_block_attention"):
         closed.predict(xt, t, louder)
+
+
+@pytest.mark.parametrize("kind", WITH_BLOCKS)
+def test_a_layer_reads_the_tokens_that_are_its_own(kind: str) -> None:
+    """The same tokens change nothing; other tokens, given to every layer, act as the conditioning's do."""
+    opened = toy(kind)
+    opened.enable_per_block_attention()
+    xt, t, given = noisy(opened, 3), torch.tensor([10, 700, 300]), ragged(opened)
+    names = list(opened.spec.blocks)
+    other = replace(given, tokens=given.tokens.flip(0))
+    for tokens, expected in ((given.tokens, given), (other.tokens, other)):
+        own = replace(given, blocks={name: BlockTokens(tokens=tokens) for name in names})
+        torch.testing.assert_close(
+            opened.predict(xt, t, own), opened.predict(xt, t, expected), atol=1e-5, rtol=1e-5
+        )
+    for name in names:
+        one = replace(given, blocks={name: BlockTokens(tokens=other.tokens)})
+        assert (opened.predict(xt, t, one) - opened.predict(xt, t, given)).abs().max() > 1e-5
 
 
 @pytest.mark.parametrize("kind", WITH_BLOCKS)

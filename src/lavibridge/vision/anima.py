@@ -1,13 +1,17 @@
 """Anima: the denoiser of Cosmos-Predict2 for illustrations, over the latents of Qwen-Image.
 
-Its text side is a language model and a trained connector, the `AnimaTextConditioner` of Diffusers, whose queries
-are token embeddings of T5. The connector `token_query` is of this kind; the published one is not read.
+Its text side is a language model and a trained connector, the `AnimaTextConditioner` of Diffusers, whose
+queries are token embeddings of T5. It is not described: a bridge takes its place.
 
 CircleStone Labs and Comfy Org 2026, without a paper (huggingface.co/circlestone-labs/Anima). LoRA as for
 Cosmos-Predict2, with the learning rate of sd-scripts.
 """
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from lavibridge.vision.cosmos import Cosmos
+from lavibridge.vision.parts.published import PublishedModel
 from lavibridge.vision.parts.toys import TOY_FLOW
 
 
@@ -21,5 +25,5 @@ class Anima(Cosmos):
     step_spacing = "even"
     published_lr = {"vision_lora": 1e-4}  # noqa: RUF012 - a constant of the class
     toy_scheduler = TOY_FLOW
-    toy_pipelines = {}  # noqa: RUF012
-    published = {}  # noqa: RUF012
+    toy_pipelines: ClassVar[Mapping[str, Any]] = {}
+    published: ClassVar[Mapping[str, PublishedModel]] = {}

@@ -2,16 +2,15 @@
 
     x = latents + s noise,   u = s / (1 + s),   (1 - u) x = (1 - u) latents + u noise
 
-Its pipeline writes a flow as EDM does, with s from 80 to 0.002. An additional channel of the input marks padded
-pixels; there are none here. The denoiser would resize that mask with torchvision, so the family appends the
-channel itself and builds the same weights as a denoiser with one more input channel.
+Its pipeline writes a flow as EDM does, with s from 80 to 0.002. An additional channel of the input marks
+padded pixels; there are none here. The denoiser would resize that mask with torchvision, so the family
+appends the channel itself and builds the same weights as a denoiser with one more input channel.
 
-NVIDIA 2025, arXiv 2501.03575 (Cosmos). LoRA as in NVIDIA's training scripts: the linear layers of attention and
-feed-forward.
+NVIDIA 2025, arXiv 2501.03575 (Cosmos). LoRA on the linear layers of attention and feed-forward.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Num
@@ -21,6 +20,7 @@ from torch.nn import functional
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
 from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
+from lavibridge.diffusion.schedule import StepSpacing
 from lavibridge.vision.parts.attention_processor import MaskWithBlocks
 from lavibridge.vision.parts.loading import ModelFiles
 from lavibridge.vision.parts.one_frame import OneFrameModel
@@ -45,7 +45,7 @@ _SIZES = {"rope_scale": (1.0, 4.0, 4.0), "extra_pos_embed_type": None}
 class Cosmos(OneFrameModel):
     """CosmosTransformer3DModel with an AutoencoderKLWan."""
 
-    text = PipelineTextEncoders(sequence=((_T5,),))
+    text: PipelineTextEncoders | None = PipelineTextEncoders(sequence=((_T5,),))
     denoiser_folder = "transformer"
     denoiser_class = "CosmosTransformer3DModel"
     context_field = "text_embed_dim"
@@ -53,13 +53,13 @@ class Cosmos(OneFrameModel):
     autoencoder_class = "AutoencoderKLWan"
     default_guidance_scale = 8.0
     pipeline_guidance_offset = 1.0
-    step_spacing = "karras"
+    step_spacing: StepSpacing | None = "karras"
     block_argument = None
     per_block_layers = ("attn2",)
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
     toy_autoencoder = TOY_VIDEO_AUTOENCODER
-    toy_scheduler = _SCHEDULER
-    toy = {  # noqa: RUF012 - a constant of the class
+    toy_scheduler: ClassVar[Mapping[str, Any]] = _SCHEDULER
+    toy: ClassVar[Mapping[str, Any]] = {
         **_SIZES,
         "in_channels": 4,
         "out_channels": 4,
@@ -70,8 +70,8 @@ class Cosmos(OneFrameModel):
         "adaln_lora_dim": 8,
         "max_size": (1, 32, 32),
     }
-    toy_pipelines = {"Cosmos2TextToImagePipeline": {"text_encoder": TOY_T5}}  # noqa: RUF012
-    published = {  # noqa: RUF012
+    toy_pipelines: ClassVar[Mapping[str, Any]] = {"Cosmos2TextToImagePipeline": {"text_encoder": TOY_T5}}
+    published: ClassVar[Mapping[str, PublishedModel]] = {
         "nvidia/Cosmos-Predict2-2B-Text2Image": PublishedModel(
             pipeline="Cosmos2TextToImagePipeline",
             denoiser={**_SIZES, "num_attention_heads": 16},

@@ -198,7 +198,7 @@ class DiffusersModel(VisionModel):
         for name in [
             name for name, _ in self.backbone.named_modules() if name.endswith(self.per_block_layers)
         ]:
-            self.backbone.get_submodule(name).set_processor(PerBlockAttention(name))
+            self.backbone.get_submodule(name).set_processor(PerBlockAttention(name, self._context))
         self.has_per_block_attention = True
 
     def predict(

@@ -7,8 +7,8 @@ A bridge's tokens take the places of mT5's, and BERT's places hold the learned v
 depend on mT5's features of padding, which a bridge has none of: they are zeros. Cross-attention turns the
 patches' queries by their positions, so no layer stands alone.
 
-Li et al. 2024, arXiv 2405.08748. LoRA and its learning rate as in Tencent's training script: the linear layers
-of attention.
+Li et al. 2024, arXiv 2405.08748. LoRA and its learning rate as in Tencent's training script: the linear
+layers of attention.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Playground v2.5: the U-Net of Stable Diffusion XL, trained with the schedule of EDM.
 
     s_t             standard deviation of the noise at time t = 0, 1, ..., T - 1
-    U-Net(x, ln(s_t) / 4)  ->  -v or v             x: latents of unit variance and noise, scaled to unit variance
+    U-Net(x, ln(s_t) / 4)  ->  -v or v              x: latents of unit variance and noise
 
 Its autoencoder states the mean and the deviation of each channel. Other U-Nets of this kind, such as CosXL,
 open likewise.

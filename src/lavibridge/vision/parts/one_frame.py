@@ -1,4 +1,4 @@
-"""The shared base of the families whose autoencoder also compresses videos: an image is a video of one frame."""
+"""The shared base of the families whose autoencoder compresses videos: an image is a video of one frame."""
 
 from jaxtyping import Float
 from torch import Tensor
