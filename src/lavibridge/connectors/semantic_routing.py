@@ -8,7 +8,7 @@ they know. The published denoiser trains along and reads z_d without W, which he
 
 Li et al. 2026, "Semantic Routing", arXiv 2602.03510: 24 layers read 36 layers of Qwen3-VL-4B, 864 weights w.
 They fuse by depth, by time, or by both, and depth alone is best. Weights that depend on time alone lower the
-fidelity of images under classifier-free guidance, because guided latents are less noisy than their time says.
+fidelity of images: under classifier-free guidance the noise of the latents is not that of the nominal time.
 """
 
 import torch

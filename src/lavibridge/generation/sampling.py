@@ -6,8 +6,8 @@ The samplers are deterministic and every image has its own seed, so the batch ch
 only: by up to one grey level in float32, by a few in bfloat16, and by more if a model is unstable
 (docs/decisions/0019). On the server an image has the same bits in any batch (docs/decisions/0011).
 Every sampler starts at the model's last time, where the latents are noise alone, and takes even steps in
-time, save `dpm_karras`. For flow models the sigmas are shifted towards noise (diffusion/schedule.py); DDIM and
-`dpm_karras` do not support them.
+time, save `dpm_karras`. For flow models the sigmas are shifted towards noise (diffusion/schedule.py); DDIM
+and `dpm_karras` do not support them.
 
 Each sampler is a file in `samplers/`.
 """

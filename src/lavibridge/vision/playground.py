@@ -33,7 +33,7 @@ class Playground(SizedUNet):
     """UNet2DConditionModel with `addition_embed_type: text_time` and an EDM scheduler."""
 
     has_edm_schedule = True
-    pipeline_class = StableDiffusionXL.pipeline_class
+    pipeline_class = None  # that of Stable Diffusion XL knows its U-Net only with its own scheduler
     text = StableDiffusionXL.text
     default_guidance_scale = 3.0
     lora_targets = StableDiffusionXL.lora_targets
