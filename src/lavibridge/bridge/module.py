@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lavibridge import lora
 from lavibridge.bridge import choices, saved_bridge
+from lavibridge.bridge.changed_models import warn_about_changed_models
 from lavibridge.bridge.choices import LoraChoice, ModelChoice
 from lavibridge.bridge.weight_checks import (
     require_full_weights,
@@ -176,15 +177,16 @@ class Bridge(nn.Module):
         revision: str | None = None,
         quantize: Quantization | None = None,
     ) -> "Bridge":
-        """Load a bridge that ``save_pretrained`` or a training run wrote.
+        """Load a bridge that ``save_pretrained``, ``export`` or a training run wrote.
 
-        ``source`` is the folder or hub id of a saved bridge, a checkpoint, or a run folder, whose newest
-        complete checkpoint is loaded, with averaged weights if it has them. ``dtype`` replaces the number
-        format of both frozen models; ``quantize`` (8bit, 4bit) loads the linear layers of both in so many
-        bits. ``revision`` is the branch, tag or commit of a hub id. Raises RunError if there is no bridge, or
-        if its files have changed since it was saved.
+        ``source`` is the folder, single file or hub id of a saved bridge, a checkpoint, or a run folder,
+        whose newest complete checkpoint is loaded, with averaged weights if it has them. ``dtype`` replaces
+        the number format of both frozen models; ``quantize`` (8bit, 4bit) loads the linear layers of both in
+        so many bits. ``revision`` is the branch, tag or commit of a hub id. Raises RunError if there is no
+        bridge, or if its files have changed since it was saved.
         """
         stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(source, revision))
+        warn_about_changed_models(stored)
         changed = {} if dtype is None else {"dtype": dtype_name(dtype)}
         changed |= {} if quantize is None else {"quantize": quantize}
         bridge = Bridge.compose(
@@ -196,7 +198,7 @@ class Bridge(nn.Module):
         )
         saved_bridge.load_saved_weights(stored, bridge.language, bridge.connector, bridge.vision)
         bridge.distilled_guidance_scale = stored.distilled_guidance_scale
-        bridge.origin = {"folder": stored.folder.as_posix(), "sha256": stored.sha256}
+        bridge.origin = {"folder": stored.path.as_posix(), "sha256": stored.sha256}
         return bridge.to(pick_device(str(device))).eval()
 
     def merge(self) -> "Bridge":
