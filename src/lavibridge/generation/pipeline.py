@@ -91,12 +91,11 @@ class BridgePipeline:
         can also be a vision model: a shipped model's name, a Diffusers folder, a hub id, or a single-file
         checkpoint beside a folder of its configurations. ``dtype`` (float32, bfloat16, float16) replaces the
         saved number format of both frozen models. ``revision`` is the branch, tag or commit of a hub id.
-        ``quantize``
-        (8bit, 4bit) loads the linear layers of both frozen models in so many bits, with LoRA beside them.
-        ``storage_dtype`` (float8_e4m3fn, float8_e5m2) stores the denoiser's layers, which are cast to
-        ``dtype`` while they run. ``offload`` is a new folder for the denoiser's weights; memory then holds
-        one block of them at a time. Raises RunError or ModelError if the source is none of these or cannot
-        be loaded.
+        ``quantize`` (8bit, 4bit) loads the linear layers of both frozen models in so many bits, with LoRA
+        beside them. ``storage_dtype`` (float8_e4m3fn, float8_e5m2) stores the denoiser's layers, which are
+        cast to ``dtype`` while they run. ``offload`` is a new folder for the denoiser's weights; memory then
+        holds one block of them at a time. Raises RunError or ModelError if the source is none of these or
+        cannot be loaded.
         """
         if _is_vision_model(source, revision):
             return BridgePipeline.native(
