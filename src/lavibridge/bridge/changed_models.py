@@ -22,12 +22,14 @@ def warn_about_changed_models(stored: SavedBridge) -> None:
     """
     if stored.packed is None:
         return
-    for name, options, recorded in (
-        ("language model", stored.language, stored.packed.models.language),
-        ("vision model", stored.vision, stored.packed.models.vision),
-    ):
-        if files_identity(options) != recorded:
-            console.print(
-                f"note: the files of the {name} '{options['source']}' are not those that the bridge was "
-                "exported with: images differ if it is another model, or a fine-tuned one",
-            )
+    warn_about_changed_model("language model", stored.language, stored.packed.models.language)
+    warn_about_changed_model("vision model", stored.vision, stored.packed.models.vision)
+
+
+def warn_about_changed_model(name: str, options: Mapping[str, Any], recorded: str) -> None:
+    """Warn if the files that ``options`` name have another hash than the recorded one."""
+    if files_identity(options) != recorded:
+        console.print(
+            f"note: the files of the {name} '{options['source']}' are not those that the bridge was exported "
+            "with: images differ if it is another model, or a fine-tuned one",
+        )

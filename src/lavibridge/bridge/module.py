@@ -20,6 +20,7 @@ from lavibridge import lora
 from lavibridge.bridge import choices, saved_bridge
 from lavibridge.bridge.changed_models import warn_about_changed_models
 from lavibridge.bridge.choices import LoraChoice, ModelChoice
+from lavibridge.bridge.text_side import TextSide
 from lavibridge.bridge.weight_checks import (
     require_full_weights,
     require_own_weights,
@@ -27,7 +28,7 @@ from lavibridge.bridge.weight_checks import (
     require_whole_weights,
 )
 from lavibridge.connectors.base import Connector
-from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
+from lavibridge.core.contracts import Batch, Conditioning
 from lavibridge.core.device import dtype_name, pick_device
 from lavibridge.core.errors import ModelError
 from lavibridge.core.placement import Quantization
@@ -40,13 +41,11 @@ TRAINED_PARTS = ("language_lora", "connector", "vision_lora")
 """The parts of a bridge that training changes."""
 
 
-class Bridge(nn.Module):
+class Bridge(TextSide):
     """A language model connected to a vision model; only LoRA and the connector are trained."""
 
     def __init__(self, language: LanguageModel, connector: Connector, vision: VisionModel) -> None:
-        super().__init__()
-        self.language = language
-        self.connector = connector
+        super().__init__(language, connector)
         self.vision = vision
         self.origin: dict[str, str] = {}
         """Its source: the folder and the SHA-256 of its bridge.json, or the vision model."""
@@ -105,21 +104,6 @@ class Bridge(nn.Module):
     def device(self) -> torch.device:
         """The device of the vision model's weights."""
         return self.vision.alphas.device
-
-    @property
-    def learns_through_language(self) -> bool:
-        """Whether gradients pass through the language model, to its LoRA or to a connector's queries."""
-        return lora.has_lora(self.language.backbone) or self.connector.reading.queries is not None
-
-    def features(self, prompts: Sequence[str], negative: bool = False) -> TextFeatures:
-        """Return the language model's features of prompts, with gradients only if it has LoRA.
-
-        A proxy revises the prompts first, but not negative ones.
-        """
-        encode = self.language.encode_negative if negative else self.language.encode
-        texts = prompts if negative else self.language.revise(prompts)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_through_language):
-            return encode(texts, self.connector.reading)
 
     def condition(self, prompts: Sequence[str], t: Num[Tensor, " batch"] | None = None) -> Conditioning:
         """The conditioning of prompts, at the vision model's times ``t`` for time-aware connectors."""

@@ -158,6 +158,12 @@ def load_saved_weights(
     stored: SavedBridge, language: LanguageModel, connector: Connector, vision: VisionModel
 ) -> None:
     """Load the saved weights into the parts of a composed bridge. Raises ModelError if they do not fit."""
+    load_text_weights(stored, language, connector)
+    _load_lora(stored, "vision", vision)
+
+
+def load_text_weights(stored: SavedBridge, language: LanguageModel, connector: Connector) -> None:
+    """Load the weights of connector and language LoRA. Raises ModelError if they do not fit."""
     weights = stored.tensors("connector")
     check_tensors_finite(weights, f"the connector in {stored.path}")
     try:
@@ -165,20 +171,21 @@ def load_saved_weights(
     except RuntimeError as error:
         raise ModelError(
             f"the saved connector does not fit between '{language.config.source}' and "
-            f"'{vision.config.source}': check whether these models have changed ({error})"
+            f"'{stored.vision['source']}': check whether these models have changed ({error})"
         ) from error
-    for package, model in (("language", language), ("vision", vision)):
-        for index, named in enumerate(stored.folded.get(package, ())):
-            state = stored.tensors(f"{package}_folded/{index}")
-            folded = FoldedLora(**named, pairs=lora.lora_pairs_of_state(state))
-            fold_low_rank(model.backbone, folded.pairs)
-            model.folded += (folded,)
-    for part, model, name in (
-        ("language_lora", language, "language model"),
-        ("vision_lora", vision, "vision model"),
-    ):
-        if part in stored.parts:
-            lora.load_lora_state(model.backbone, stored.tensors(part), f"{name} in {stored.path}")
+    _load_lora(stored, "language", language)
+
+
+def _load_lora(stored: SavedBridge, package: str, model: LanguageModel | VisionModel) -> None:
+    """Load a model's LoRA, and the LoRA files in its frozen weights."""
+    for index, named in enumerate(stored.folded.get(package, ())):
+        state = stored.tensors(f"{package}_folded/{index}")
+        folded = FoldedLora(**named, pairs=lora.lora_pairs_of_state(state))
+        fold_low_rank(model.backbone, folded.pairs)
+        model.folded += (folded,)
+    if f"{package}_lora" in stored.parts:
+        state = stored.tensors(f"{package}_lora")
+        lora.load_lora_state(model.backbone, state, f"{package} model in {stored.path}")
 
 
 def locate_saved_bridge(source: str | PathLike[str], revision: str | None = None) -> Path:
