@@ -27,8 +27,9 @@ def encode_prompt(bridge: PromptEncoder, text: str, negative: bool) -> list[list
     if bridge.runs_at_each_step:
         width, pooled = bridge.denoiser.pooled, encoded.features.pooled
         if width is not None:
-            own = pooled is not None and bridge.connector.pool is None
-            extra["pooled_output"] = pooled.cpu() if own else torch.zeros(1, width)
+            if pooled is None or bridge.connector.pool is not None:
+                pooled = torch.zeros(1, width)
+            extra["pooled_output"] = pooled.cpu()
         return [[pack_features(encoded.features).cpu(), extra]]
     made = encoded.condition(bridge.connector, torch.zeros(1, device=bridge.device))
     if made.pooled is not None:

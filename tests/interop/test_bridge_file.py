@@ -20,6 +20,7 @@ from lavibridge import Bridge, BridgePipeline, export, read_lora_file
 from lavibridge.bridge import bridge_file, saved_bridge
 from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError, ModelError, RecipeError, RunError
+from lavibridge.interop.export import export_saved_bridge
 from lavibridge.pivot import compose
 
 pytestmark = [
@@ -125,7 +126,9 @@ def test_the_commands_open_the_file(
     call = ["export", str(tmp_path / "run"), "--format", "bridge"]
     app([*call, "--out", str(tmp_path / "one.safetensors")], standalone_mode=False)
     assert capsys.readouterr().out.strip() == str(tmp_path / "one.safetensors")
-    assert bridge_file.is_bridge_file(tmp_path / "one.safetensors")
+    assert (tmp_path / "one.safetensors").read_bytes() == file.read_bytes()
+    with pytest.raises(RunError, match="a bridge already"):
+        export_saved_bridge(file, tmp_path / "two.safetensors")
     with pytest.raises(RunError, match="exists already"):
         app([*call, "--out", str(tmp_path / "one.safetensors")], standalone_mode=False)
     with pytest.raises(RecipeError, match=r"end its name in \.safetensors"):
@@ -224,6 +227,8 @@ def ruined(metadata: dict[str, str], tensors: dict[str, Tensor]) -> None:
         (description(folded={"vision": [3]}), "'folded' is missing or invalid"),
         (description(folded={"elsewhere": []}), "'folded' is missing or invalid"),
         (description(distilled_guidance_scale="4"), "'distilled_guidance_scale' is missing or invalid"),
+        (description(language={}), "'language' is missing or invalid"),
+        (description(vision={"source": "random", "kind": [1]}), "'vision' is missing or invalid"),
         (description(format=2), "has format 2"),
         (entry("lavibridge_bridge", "2"), "format '2' of bridges"),
         (entry("bridge.json", "{"), r"bridge\.json is not valid JSON"),
@@ -240,6 +245,26 @@ def test_a_file_with_wrong_contents_is_refused(
     file: Path, tmp_path: Path, change: Callable[..., None], match: str
 ) -> None:
     refused(rewritten(file, tmp_path / "wrong.safetensors", change), match)
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"language": {"source": "random", "kind": "t5", "max_tokens": "x"}}, r"language\.max_tokens"),
+        ({"language": {"source": "random", "kind": "none"}}, "unknown kind 'none'"),
+        ({"vision": {"source": "/no/where"}}, "/no/where"),
+        ({"connector": {}}, r"connector\.kind: name one of"),
+        ({"connector": {"kind": ["lavi"]}}, "'connector' is missing or invalid"),
+        ({"connector": {"kind": "resampler", "latents": 10**12}}, "connector in .* does not fit"),
+        ({"vision_lora": {"rank": -1}}, r"vision_lora\.rank"),
+    ],
+)
+def test_settings_that_no_model_takes_are_refused(
+    file: Path, tmp_path: Path, changed: dict[str, Any], match: str
+) -> None:
+    path = rewritten(file, tmp_path / "b.safetensors", description(**changed))
+    with pytest.raises(LaviError, match=match):
+        Bridge.from_pretrained(path, "cpu")
 
 
 def test_a_wrong_hash_is_refused(file: Path, tmp_path: Path) -> None:
@@ -290,7 +315,7 @@ def test_weights_of_another_shape_are_refused(file: Path, tmp_path: Path) -> Non
         name = next(name for name in tensors if name.startswith("connector/") and tensors[name].ndim == 2)
         tensors[name] = tensors[name][:-1].clone()
 
-    with pytest.raises(ModelError, match="does not fit between"):
+    with pytest.raises(ModelError, match=r"does not fit: .*has shape"):
         Bridge.from_pretrained(rewritten(file, tmp_path / "b.safetensors", narrower), "cpu")
 
 

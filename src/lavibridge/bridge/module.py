@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from lavibridge import lora
 from lavibridge.bridge import choices, saved_bridge
-from lavibridge.bridge.changed_models import warn_about_changed_models
 from lavibridge.bridge.choices import LoraChoice, ModelChoice
+from lavibridge.bridge.stored_models import check_stored_models
 from lavibridge.bridge.text_side import TextSide
 from lavibridge.bridge.weight_checks import (
     require_full_weights,
@@ -170,7 +170,7 @@ class Bridge(TextSide):
         bridge, or if its files have changed since it was saved.
         """
         stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(source, revision))
-        warn_about_changed_models(stored)
+        check_stored_models(stored)
         changed = {} if dtype is None else {"dtype": dtype_name(dtype)}
         changed |= {} if quantize is None else {"quantize": quantize}
         bridge = Bridge.compose(

@@ -302,11 +302,21 @@ def _check(description: Any, path: Path) -> None:
             for name in ("files", "folded", *_PARTS)
             if name not in optional and not isinstance(known.get(name), dict)
         ]
+        wrong += [name for name in ("language", "vision") if not wrong and not _names_a_model(known[name])]
+        wrong += [] if wrong or isinstance(known["connector"].get("kind", ""), str) else ["connector"]
         scale = known.get("distilled_guidance_scale", "")
         wrong += [] if scale is None or type(scale) in (int, float) else ["distilled_guidance_scale"]
         wrong += [] if wrong or _is_folded(known["folded"]) else ["folded"]
     if wrong:
         raise RunError(f"{path} is damaged, as its '{wrong[0]}' is missing or invalid: take another copy")
+
+
+def _names_a_model(options: Mapping[str, Any]) -> bool:
+    """Whether the options have a source, and texts where texts belong."""
+    optional = [options.get(name) for name in ("kind", "revision", "config", "variant")]
+    return isinstance(options.get("source"), str) and all(
+        isinstance(value, str | type(None)) for value in optional
+    )
 
 
 def _is_folded(folded: Mapping[str, Any]) -> bool:
@@ -316,6 +326,7 @@ def _is_folded(folded: Mapping[str, Any]) -> bool:
         folded.keys() <= {"language", "vision"}
         and all(isinstance(entries, list) for entries in folded.values())
         and all(isinstance(entry, dict) and entry.keys() == {"name", "sha256"} for entry in each)
+        and all(isinstance(text, str) for entry in each for text in entry.values())
     )
 
 

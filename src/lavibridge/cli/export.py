@@ -48,7 +48,7 @@ def export(run: str = _RUN, format: str = _FORMAT, out: Path = _OUT, pivot: Path
     """
     from lavibridge.bridge import Bridge
     from lavibridge.interop.export import export as export_bridge
-    from lavibridge.interop.export import export_place
+    from lavibridge.interop.export import export_place, export_saved_bridge
     from lavibridge.pivot import compose
     from lavibridge.pivot.folder import pivot_and_pair
     from lavibridge.recipes.input_paths import input_paths_of, refuse_output_inside_inputs
@@ -56,5 +56,8 @@ def export(run: str = _RUN, format: str = _FORMAT, out: Path = _OUT, pivot: Path
     export_place(format, out)  # early: before models load
     pair = pivot_and_pair(run, pivot)
     refuse_output_inside_inputs(out, "--out", input_paths_of(run))
+    if format == "bridge" and pair is None:
+        print(export_saved_bridge(run, out))
+        return
     bridge = Bridge.from_pretrained(run, "cpu") if pair is None else compose(*pair)
     print(export_bridge(bridge, format, out))

@@ -11,23 +11,20 @@ from os import PathLike, fspath
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lavibridge import lora
 from lavibridge.bridge import choices
 from lavibridge.bridge.bridge_file import DenoiserInterface
-from lavibridge.bridge.changed_models import warn_about_changed_model
 from lavibridge.bridge.saved_bridge import (
     SavedBridge,
     load_text_weights,
     locate_saved_bridge,
     read_saved_bridge,
 )
+from lavibridge.bridge.stored_models import check_connector_fits, warn_about_changed_model
 from lavibridge.bridge.text_side import TextSide
 from lavibridge.connectors.base import Connector
 from lavibridge.core.device import dtype_name, pick_device
-from lavibridge.core.errors import ModelError
-from lavibridge.core.tensors import check_tensors_fit
 from lavibridge.generation.checks import check_word_weights, warn_about_long_prompts
 from lavibridge.generation.emphasis import read_emphasis
 from lavibridge.generation.prompt_encoding import EncodedPrompt, encode_prompts
@@ -72,7 +69,9 @@ class PromptEncoder(TextSide):
         if saved.packed is not None:
             warn_about_changed_model("language model", options, saved.packed.models.language)
         model: LanguageModel = choices.model_of_choice("language", options)
-        connector = _connector(saved, model, denoiser)
+        check_connector_fits(saved, model.config.source, model.spec, denoiser.spec)
+        kind, config = choices.connector_of_choice(saved.connector)
+        connector: Connector = kind(config, model.spec, denoiser.spec)
         settings = choices.lora_settings_of_choice(saved.language_lora, "language_lora")
         if settings is not None:
             unread = model.unread(connector.reading)
@@ -126,19 +125,3 @@ def _language_options(
             options.pop("revision", None)
             options.pop("kind", None)  # detected from the other source's configuration
     return {**options, **changed}
-
-
-def _connector(saved: SavedBridge, language: LanguageModel, denoiser: DenoiserInterface) -> Connector:
-    """Build the connector. Raises ModelError before it takes memory if the weights do not fit."""
-    kind, config = choices.connector_of_choice(saved.connector)
-    with torch.device("meta"):
-        planned: Mapping[str, Tensor] = kind(config, language.spec, denoiser.spec).state_dict()
-    try:
-        check_tensors_fit(planned, saved.tensors("connector"), f"the connector in {saved.path}")
-    except ModelError as error:
-        raise ModelError(
-            f"{error}: the language model '{language.config.source}' has width {language.spec.width} and "
-            f"{language.spec.layers} layers; choose the one that the bridge was trained with, "
-            f"'{saved.language['source']}'"
-        ) from error
-    return kind(config, language.spec, denoiser.spec)

@@ -14,9 +14,13 @@ from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+
 from lavibridge.bridge import Bridge
 from lavibridge.bridge.bridge_file import DenoiserInterface, StoredModels, pack_saved_bridge
-from lavibridge.bridge.changed_models import files_identity
+from lavibridge.bridge.choices import model_of_choice
+from lavibridge.bridge.saved_bridge import SavedBridge, locate_saved_bridge, read_saved_bridge
+from lavibridge.bridge.stored_models import files_identity
 from lavibridge.bridge.weight_checks import require_whole_weights
 from lavibridge.core.errors import RecipeError, RunError, did_you_mean
 from lavibridge.core.files import require_empty_folder, write_folder_atomic
@@ -73,20 +77,36 @@ def export_place(format: str, out: str | PathLike[str]) -> Path:
     return file
 
 
+def export_saved_bridge(run: str | PathLike[str], out: str | PathLike[str]) -> Path:
+    """Write a saved bridge as one file and return it; reads the models' configurations, but no weights.
+
+    ``run`` is as in `Bridge.from_pretrained`. Raises as `export` does, and RunError if there is no bridge or
+    ``run`` is a single file.
+    """
+    file = export_place(_SINGLE_FILE, out)
+    stored = read_saved_bridge(locate_saved_bridge(run))
+    if stored.packed is not None:
+        raise RunError(f"{stored.path} is the single file of a bridge already: copy it")
+    _pack(stored, DenoiserInterface.of(model_of_choice("vision", stored.vision, torch.device("meta"))), file)
+    return file
+
+
 def _write_bridge_file(bridge: Bridge, file: Path) -> None:
-    """Write the single file; note which models nobody else can find."""
-    language, vision = bridge.language.config, bridge.vision.config
-    models = StoredModels(
-        language=files_identity(language.model_dump()),
-        vision=files_identity(vision.model_dump()),
-        denoiser=DenoiserInterface.of(bridge.vision),
-    )
+    """Write the single file of a bridge in memory."""
     with TemporaryDirectory() as folder:
         bridge.save_pretrained(folder)
-        pack_saved_bridge(Path(folder), file, models)
-    for name, source in (("language", language.source), ("vision", vision.source)):
-        if expand_path(source).exists():
+        _pack(read_saved_bridge(Path(folder)), DenoiserInterface.of(bridge.vision), file)
+
+
+def _pack(stored: SavedBridge, denoiser: DenoiserInterface, file: Path) -> None:
+    """Pack a folder, and note which models nobody else can find."""
+    models = StoredModels(
+        language=files_identity(stored.language), vision=files_identity(stored.vision), denoiser=denoiser
+    )
+    pack_saved_bridge(stored.path, file, models)
+    for name, options in (("language", stored.language), ("vision", stored.vision)):
+        if Path(options["source"]).is_absolute():
             console.print(
-                f"note: the file names the {name} model by its place on this machine ({source}); for use on "
-                "another one, train or compose the bridge with the model's hub id",
+                f"note: the file names the {name} model by its place on this machine ({options['source']}); "
+                "for use on another one, train or compose the bridge with the model's hub id",
             )
