@@ -6,6 +6,7 @@
 ComfyUI's modules are imported where a node runs, so that the nodes can be tested without it.
 """
 
+from pathlib import Path
 from typing import Any
 
 from .apply import apply_bridge
@@ -69,6 +70,12 @@ class LoadBridge:
             },
             "optional": {"language_model": ("LAVI_LANGUAGE_MODEL",)},
         }
+
+    @classmethod
+    def IS_CHANGED(cls, bridge: str, language_model: dict[str, Any] | None = None) -> float:
+        """Return the file's time, so that ComfyUI loads it again after an export."""
+        place = Path(find_bridge(bridge.strip()))
+        return place.stat().st_mtime if place.exists() else 0.0
 
     def load(self, bridge: str, language_model: dict[str, Any] | None = None) -> tuple[Any]:
         """Return the encoder. Raises RunError or ModelError if the bridge or its language model fails."""

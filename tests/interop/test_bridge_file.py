@@ -20,6 +20,7 @@ from lavibridge import Bridge, BridgePipeline, export, read_lora_file
 from lavibridge.bridge import bridge_file, saved_bridge
 from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError, ModelError, RecipeError, RunError
+from lavibridge.core.paths import models_folder
 from lavibridge.interop.export import export_saved_bridge
 from lavibridge.pivot import compose
 
@@ -145,6 +146,16 @@ def test_the_file_says_what_the_denoiser_takes(file: Path) -> None:
         Bridge.compose(TOYS["language"], {"kind": "flux", "source": "random"}).vision
     )
     assert (flow.flow_steps, flow.takes_mask, flow.blocks) == (1000, False, {})
+
+
+def test_models_by_their_place_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = models_folder() / "mini-t5-small"
+    bridge = Bridge.compose(str(folder), TOYS["vision"], "linear", None, None)
+    Bridge.from_pretrained(export(bridge, "bridge", tmp_path / "b.safetensors"), "cpu")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "names the language model by its place on this machine" in said
+    assert str(folder) in said.replace(" ", "")
+    assert "vision model" not in said
 
 
 def test_other_files_of_a_model_are_noted(

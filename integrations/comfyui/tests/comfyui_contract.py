@@ -13,6 +13,7 @@ November 2026). Each names the file and function that it was read from; the word
     comfy/ldm/modules/attention.py             BasicTransformerBlock._forward
     comfy/ldm/modules/diffusionmodules/openaimodel.py   UNetModel._forward: the numbers of the blocks
     comfy/sd.py, comfy/lora.py                 load_lora_for_models, load_lora
+    execution.py             PromptExecutor: nodes and samplers run in torch.inference_mode
 """
 
 import copy
@@ -227,7 +228,7 @@ def load_lora_for_models(
 COMFY_SD = SimpleNamespace(load_lora_for_models=load_lora_for_models)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def calc_cond_batch(
     patcher: ModelPatcher, conds: list[list[list[Any]]], x: Tensor, sigma: Tensor
 ) -> list[Tensor]:

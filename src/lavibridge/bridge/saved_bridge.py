@@ -24,6 +24,7 @@ from torch import Tensor
 
 from lavibridge import __version__, lora
 from lavibridge.bridge.bridge_file import BridgeFile, is_bridge_file, read_bridge_file, read_json_entry
+from lavibridge.bridge.description import FORMAT, PARTS, check_description
 from lavibridge.bridge.hub import download_bridge_from_hub
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
@@ -37,13 +38,10 @@ from lavibridge.core.tensors import check_tensors_finite, save_tensors
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
-_FORMAT = 3
-"""The format of bridge.json; unreleased versions wrote the formats 1 and 2."""
 _DESCRIPTION = "bridge.json"
 CHECKPOINT_MANIFEST = "manifest.json"
 """Written last into a checkpoint."""
 _CONNECTOR_WEIGHTS = "connector/model.safetensors"
-_PARTS = ("language", "vision", "connector", "language_lora", "vision_lora")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,7 @@ class SavedBridge:
     @property
     def parts(self) -> list[str]:
         """The parts that have weights: connector, language_lora, vision_lora, vision_folded/0, ..."""
-        lora_parts = [name for name in _PARTS if name.endswith("_lora") and getattr(self, name) is not None]
+        lora_parts = [name for name in PARTS if name.endswith("_lora") and getattr(self, name) is not None]
         folded = [
             f"{name}_folded/{index}" for name, each in self.folded.items() for index in range(len(each))
         ]
@@ -110,7 +108,7 @@ def write_saved_bridge(
     save_tensors(connector.state_dict(), folder / _CONNECTOR_WEIGHTS)
     files = ["connector/config.json", _CONNECTOR_WEIGHTS]
     description: dict[str, Any] = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "lavibridge": __version__,
         **named,
         "connector": connector_options,
@@ -143,7 +141,7 @@ def read_saved_bridge(folder: Path) -> SavedBridge:
     if found.is_file():
         return _read_packed(found)
     description = read_json(found / _DESCRIPTION)
-    _check(description, found / _DESCRIPTION)
+    check_description(description, found / _DESCRIPTION)
     for name, expected in description["files"].items():
         if not (found / name).is_file():
             raise RunError(f"{found / name} is missing, so the saved bridge is incomplete: take another copy")
@@ -261,7 +259,7 @@ def _read_packed(path: Path) -> SavedBridge:
     """Read a single file. Raises RunError if its description is damaged or it lacks a part."""
     packed = read_bridge_file(path)
     description = read_json_entry(path, _DESCRIPTION, packed.description)
-    _check(description, path)
+    check_description(description, path)
     stored = _described(description, path, hashlib.sha256(packed.description.encode()).hexdigest(), packed)
     differing = sorted(packed.parts ^ set(stored.parts))
     if differing:
@@ -281,52 +279,7 @@ def _described(
         distilled_guidance_scale=description["distilled_guidance_scale"],
         folded=description["folded"],
         packed=packed,
-        **{part: description[part] for part in _PARTS},
-    )
-
-
-def _check(description: Any, path: Path) -> None:
-    """Raise RunError if bridge.json has another format or lacks a field."""
-    known = description if isinstance(description, dict) else {}
-    wrong = [] if "format" in known else ["format"]
-    if not wrong and known["format"] != _FORMAT:
-        writer = f"lavibridge {known['lavibridge']}" if "lavibridge" in known else "an earlier version"
-        raise RunError(
-            f"{path} has format {known['format']!r}, written by {writer}, but this version reads format "
-            f"{_FORMAT}: load it with the version that wrote it, or train again"
-        )
-    if not wrong:
-        optional = [name for name in _PARTS if name.endswith("_lora") and known.get(name, 0) is None]
-        wrong = [
-            name
-            for name in ("files", "folded", *_PARTS)
-            if name not in optional and not isinstance(known.get(name), dict)
-        ]
-        wrong += [name for name in ("language", "vision") if not wrong and not _names_a_model(known[name])]
-        wrong += [] if wrong or isinstance(known["connector"].get("kind", ""), str) else ["connector"]
-        scale = known.get("distilled_guidance_scale", "")
-        wrong += [] if scale is None or type(scale) in (int, float) else ["distilled_guidance_scale"]
-        wrong += [] if wrong or _is_folded(known["folded"]) else ["folded"]
-    if wrong:
-        raise RunError(f"{path} is damaged, as its '{wrong[0]}' is missing or invalid: take another copy")
-
-
-def _names_a_model(options: Mapping[str, Any]) -> bool:
-    """Whether the options have a source, and texts where texts belong."""
-    optional = [options.get(name) for name in ("kind", "revision", "config", "variant")]
-    return isinstance(options.get("source"), str) and all(
-        isinstance(value, str | type(None)) for value in optional
-    )
-
-
-def _is_folded(folded: Mapping[str, Any]) -> bool:
-    """Whether the entry lists name and hash of LoRA files by model."""
-    each = [entry for entries in folded.values() if isinstance(entries, list) for entry in entries]
-    return (
-        folded.keys() <= {"language", "vision"}
-        and all(isinstance(entries, list) for entries in folded.values())
-        and all(isinstance(entry, dict) and entry.keys() == {"name", "sha256"} for entry in each)
-        and all(isinstance(text, str) for entry in each for text in entry.values())
+        **{part: description[part] for part in PARTS},
     )
 
 
