@@ -6,10 +6,12 @@
     vision_lora/       the same
     vision_folded/0/   the same, for each LoRA file in the frozen weights; also language_folded/
 
-A run folder holds such folders as ``checkpoints/step-N/bridge`` and, with averaged weights,
-``checkpoints/step-N/ema``. A checkpoint is complete once it has a manifest.json.
+`bridge_file.py` packs such a folder into one file, which the functions here read as well. A run folder holds
+such folders as ``checkpoints/step-N/bridge`` and, with averaged weights, ``checkpoints/step-N/ema``. A
+checkpoint is complete once it has a manifest.json.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
+from torch import Tensor
 
 from lavibridge import __version__, lora
+from lavibridge.bridge.bridge_file import BridgeFile, is_bridge_file, read_bridge_file, read_json_entry
+from lavibridge.bridge.description import FORMAT, PARTS, check_description
 from lavibridge.bridge.hub import download_bridge_from_hub
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
@@ -27,25 +32,24 @@ from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import file_sha256, read_json, write_json
 from lavibridge.core.low_rank import FoldedLora, fold_low_rank
 from lavibridge.core.paths import expand_path
+from lavibridge.core.safetensors_file import read_safetensors_header
 from lavibridge.core.sources import is_hub_id
 from lavibridge.core.tensors import check_tensors_finite, save_tensors
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
-_FORMAT = 3
-"""The format of bridge.json; unreleased versions wrote the formats 1 and 2."""
 _DESCRIPTION = "bridge.json"
 CHECKPOINT_MANIFEST = "manifest.json"
 """Written last into a checkpoint."""
 _CONNECTOR_WEIGHTS = "connector/model.safetensors"
-_PARTS = ("language", "vision", "connector", "language_lora", "vision_lora")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedBridge:
-    """The content of bridge.json: the arguments of ``Bridge.compose``, and the folder of the weights."""
+    """The content of bridge.json: the arguments of ``Bridge.compose``, and the place of the weights."""
 
-    folder: Path
+    path: Path
+    """Its folder, or its single file."""
     sha256: str
     """The SHA-256 of bridge.json, which contains those of all other files."""
     language: Mapping[str, Any]
@@ -56,6 +60,26 @@ class SavedBridge:
     distilled_guidance_scale: float | None
     folded: Mapping[str, Sequence[Mapping[str, str]]]
     """Name and SHA-256 of the LoRA files in the frozen weights, by model."""
+    packed: BridgeFile | None
+    """The single file; None for a folder."""
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts that have weights: connector, language_lora, vision_lora, vision_folded/0, ..."""
+        lora_parts = [name for name in PARTS if name.endswith("_lora") and getattr(self, name) is not None]
+        folded = [
+            f"{name}_folded/{index}" for name, each in self.folded.items() for index in range(len(each))
+        ]
+        return ["connector", *lora_parts, *folded]
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """Return the weights of one of ``parts`` by name. Raises RunError if its file is missing."""
+        if self.packed is not None:
+            return self.packed.tensors(part)
+        file = self.path / (_CONNECTOR_WEIGHTS if part == "connector" else f"{part}/{lora.PEFT_WEIGHTS}")
+        if not file.is_file():
+            raise RunError(f"{file} is missing, so the saved bridge is incomplete: take another copy")
+        return load_file(file)
 
 
 def write_saved_bridge(
@@ -84,7 +108,7 @@ def write_saved_bridge(
     save_tensors(connector.state_dict(), folder / _CONNECTOR_WEIGHTS)
     files = ["connector/config.json", _CONNECTOR_WEIGHTS]
     description: dict[str, Any] = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "lavibridge": __version__,
         **named,
         "connector": connector_options,
@@ -114,8 +138,10 @@ def read_saved_bridge(folder: Path) -> SavedBridge:
     Raises RunError if there is none, or if a file is missing or has changed.
     """
     found = find_saved_bridge(folder)
+    if found.is_file():
+        return _read_packed(found)
     description = read_json(found / _DESCRIPTION)
-    _check(description, found / _DESCRIPTION)
+    check_description(description, found / _DESCRIPTION)
     for name, expected in description["files"].items():
         if not (found / name).is_file():
             raise RunError(f"{found / name} is missing, so the saved bridge is incomplete: take another copy")
@@ -123,42 +149,46 @@ def read_saved_bridge(folder: Path) -> SavedBridge:
             raise RunError(
                 f"{found / name} has changed since it was saved (its SHA-256 differs): take another copy"
             )
-    return SavedBridge(
-        folder=found,
-        sha256=file_sha256(found / _DESCRIPTION),
-        distilled_guidance_scale=description["distilled_guidance_scale"],
-        folded=description["folded"],
-        **{part: description[part] for part in _PARTS},
-    )
+    return _described(description, found, file_sha256(found / _DESCRIPTION))
 
 
 def load_saved_weights(
     stored: SavedBridge, language: LanguageModel, connector: Connector, vision: VisionModel
 ) -> None:
     """Load the saved weights into the parts of a composed bridge. Raises ModelError if they do not fit."""
-    weights = load_file(stored.folder / _CONNECTOR_WEIGHTS)
-    check_tensors_finite(weights, f"the connector in {stored.folder}")
+    load_text_weights(stored, language, connector)
+    _load_lora(stored, "vision", vision)
+
+
+def load_text_weights(stored: SavedBridge, language: LanguageModel, connector: Connector) -> None:
+    """Load the weights of connector and language LoRA. Raises ModelError if they do not fit."""
+    weights = stored.tensors("connector")
+    check_tensors_finite(weights, f"the connector in {stored.path}")
     try:
         connector.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelError(
             f"the saved connector does not fit between '{language.config.source}' and "
-            f"'{vision.config.source}': check whether these models have changed ({error})"
+            f"'{stored.vision['source']}': check whether these models have changed ({error})"
         ) from error
-    for package, model in (("language", language), ("vision", vision)):
-        for index, named in enumerate(stored.folded.get(package, ())):
-            state = load_file(stored.folder / f"{package}_folded/{index}" / lora.PEFT_WEIGHTS)
-            folded = FoldedLora(**named, pairs=lora.lora_pairs_of_state(state))
-            fold_low_rank(model.backbone, folded.pairs)
-            model.folded += (folded,)
-    if stored.language_lora is not None:
-        lora.load_lora(language.backbone, stored.folder / "language_lora", "language model")
-    if stored.vision_lora is not None:
-        lora.load_lora(vision.backbone, stored.folder / "vision_lora", "vision model")
+    _load_lora(stored, "language", language)
+
+
+def _load_lora(stored: SavedBridge, package: str, model: LanguageModel | VisionModel) -> None:
+    """Load a model's LoRA, and the LoRA files in its frozen weights."""
+    for index, named in enumerate(stored.folded.get(package, ())):
+        state = stored.tensors(f"{package}_folded/{index}")
+        folded = FoldedLora(**named, pairs=lora.lora_pairs_of_state(state))
+        fold_low_rank(model.backbone, folded.pairs)
+        model.folded += (folded,)
+    if f"{package}_lora" in stored.parts:
+        state = stored.tensors(f"{package}_lora")
+        lora.load_lora_state(model.backbone, state, f"{package} model in {stored.path}")
 
 
 def locate_saved_bridge(source: str | PathLike[str], revision: str | None = None) -> Path:
-    """Return the folder of a saved bridge, a checkpoint, a run's newest checkpoint, or a hub download.
+    """Return the folder of a saved bridge, a checkpoint, a run's newest checkpoint, or a hub download; or the
+    single file.
 
     Raises RunError if there is none.
     """
@@ -171,7 +201,10 @@ def locate_saved_bridge(source: str | PathLike[str], revision: str | None = None
 
 
 def find_saved_bridge(folder: Path) -> Path:
-    """Return the folder with bridge.json in or below ``folder``. Raises RunError if there is none."""
+    """Return the folder with bridge.json in or below ``folder``; a file as it is. Raises RunError if there is
+    none."""
+    if folder.is_file():
+        return folder
     if not folder.is_dir():
         raise RunError(f"there is no folder {folder}")
     for place in (folder, *reversed(saved_checkpoints(folder))):
@@ -192,11 +225,27 @@ def saved_checkpoints(run: Path) -> list[Path]:
 
 
 def saved_bridge_hash(folder: Path) -> str | None:
-    """Return the SHA-256 that identifies the bridge in or below ``folder``, or None if there is none."""
+    """Return the SHA-256 that identifies the bridge in or below ``folder``, or None if there is none.
+
+    The single file of a bridge has the same one as its folder.
+    """
     try:
+        if is_bridge_file(folder):
+            return read_saved_bridge(folder).sha256
         return file_sha256(find_saved_bridge(folder) / _DESCRIPTION)
     except RunError:
         return None
+
+
+def read_bridge_description(place: Path) -> Any:
+    """Return the content of bridge.json, in a folder or a single file, unchecked.
+
+    Raises LaviError if it is damaged.
+    """
+    if place.is_dir():
+        return read_json(place / _DESCRIPTION)
+    metadata = read_safetensors_header(place).metadata
+    return read_json_entry(place, _DESCRIPTION, metadata.get(_DESCRIPTION, ""))
 
 
 def holds_saved_bridge(folder: Path) -> bool:
@@ -206,26 +255,32 @@ def holds_saved_bridge(folder: Path) -> bool:
     )
 
 
-def _check(description: Any, path: Path) -> None:
-    """Raise RunError if bridge.json has another format or lacks a field."""
-    known = description if isinstance(description, dict) else {}
-    wrong = [] if "format" in known else ["format"]
-    if not wrong and known["format"] != _FORMAT:
-        writer = f"lavibridge {known['lavibridge']}" if "lavibridge" in known else "an earlier version"
+def _read_packed(path: Path) -> SavedBridge:
+    """Read a single file. Raises RunError if its description is damaged or it lacks a part."""
+    packed = read_bridge_file(path)
+    description = read_json_entry(path, _DESCRIPTION, packed.description)
+    check_description(description, path)
+    stored = _described(description, path, hashlib.sha256(packed.description.encode()).hexdigest(), packed)
+    differing = sorted(packed.parts ^ set(stored.parts))
+    if differing:
+        state = "holds" if differing[0] in packed.parts else "lacks"
         raise RunError(
-            f"{path} has format {known['format']!r}, written by {writer}, but this version reads format "
-            f"{_FORMAT}: load it with the version that wrote it, or train again"
+            f"'{path}' {state} weights of '{differing[0]}', against its {_DESCRIPTION}: use another copy"
         )
-    if not wrong:
-        optional = [name for name in _PARTS if name.endswith("_lora") and known.get(name, 0) is None]
-        wrong = [
-            name
-            for name in ("files", "folded", *_PARTS)
-            if name not in optional and not isinstance(known.get(name), dict)
-        ]
-        wrong += [name for name in ("distilled_guidance_scale",) if name not in known]
-    if wrong:
-        raise RunError(f"{path} is damaged, as its '{wrong[0]}' is missing or invalid: take another copy")
+    return stored
+
+
+def _described(
+    description: Mapping[str, Any], path: Path, sha256: str, packed: BridgeFile | None = None
+) -> SavedBridge:
+    return SavedBridge(
+        path=path,
+        sha256=sha256,
+        distilled_guidance_scale=description["distilled_guidance_scale"],
+        folded=description["folded"],
+        packed=packed,
+        **{part: description[part] for part in PARTS},
+    )
 
 
 def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
