@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lavibridge import lora
 from lavibridge.bridge import choices, saved_bridge
 from lavibridge.bridge.choices import LoraChoice, ModelChoice
+from lavibridge.bridge.connector_sizes import check_connector_sizes
 from lavibridge.bridge.weight_checks import (
     require_full_weights,
     require_own_weights,
@@ -187,9 +188,15 @@ class Bridge(nn.Module):
         stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(source, revision))
         changed = {} if dtype is None else {"dtype": dtype_name(dtype)}
         changed |= {} if quantize is None else {"quantize": quantize}
+        connector, config = choices.connector_of_choice(stored.connector)
+        for settings, name in ((stored.language_lora, "language_lora"), (stored.vision_lora, "vision_lora")):
+            choices.lora_settings_of_choice(settings, name)
+        language = choices.model_of_choice("language", {**stored.language, **changed})
+        vision = choices.model_of_choice("vision", {**stored.vision, **changed})
+        check_connector_sizes(stored, connector, config, language.spec, vision.spec)
         bridge = Bridge.compose(
-            {**stored.language, **changed},
-            {**stored.vision, **changed},
+            language,
+            vision,
             stored.connector,
             stored.language_lora,
             stored.vision_lora,

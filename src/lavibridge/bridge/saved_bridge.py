@@ -17,8 +17,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from lavibridge import __version__, lora
 from lavibridge.bridge.hub import download_bridge_from_hub
 from lavibridge.connectors.base import Connector
@@ -26,18 +24,19 @@ from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import file_sha256, read_json, write_json
 from lavibridge.core.low_rank import FoldedLora, fold_low_rank
-from lavibridge.core.paths import expand_path
+from lavibridge.core.paths import expand_path, path_below
+from lavibridge.core.safetensors_file import load_tensors
 from lavibridge.core.sources import is_hub_id
-from lavibridge.core.tensors import check_tensors_finite, save_tensors
+from lavibridge.core.tensors import check_tensors_finite, check_tensors_fit, save_tensors
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
 _FORMAT = 3
 """The format of bridge.json; unreleased versions wrote the formats 1 and 2."""
-_DESCRIPTION = "bridge.json"
+DESCRIPTION = "bridge.json"
 CHECKPOINT_MANIFEST = "manifest.json"
 """Written last into a checkpoint."""
-_CONNECTOR_WEIGHTS = "connector/model.safetensors"
+CONNECTOR_WEIGHTS = "connector/model.safetensors"
 _PARTS = ("language", "vision", "connector", "language_lora", "vision_lora")
 
 
@@ -76,13 +75,13 @@ def write_saved_bridge(
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, but the output is a folder: name another")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _DESCRIPTION).unlink(
+    (folder / DESCRIPTION).unlink(
         missing_ok=True
     )  # written last, so that an interrupted write leaves no bridge
     connector_options = {"kind": registry.kind_of("connectors", connector), **connector.config.model_dump()}
     write_json(folder / "connector" / "config.json", connector_options)
-    save_tensors(connector.state_dict(), folder / _CONNECTOR_WEIGHTS)
-    files = ["connector/config.json", _CONNECTOR_WEIGHTS]
+    save_tensors(connector.state_dict(), folder / CONNECTOR_WEIGHTS)
+    files = ["connector/config.json", CONNECTOR_WEIGHTS]
     description: dict[str, Any] = {
         "format": _FORMAT,
         "lavibridge": __version__,
@@ -105,7 +104,7 @@ def write_saved_bridge(
             folded.setdefault(package, []).append({"name": each.name, "sha256": each.sha256})
     description["folded"] = folded
     description["files"] = {name: file_sha256(folder / name) for name in files}
-    write_json(folder / _DESCRIPTION, description)
+    write_json(folder / DESCRIPTION, description)
 
 
 def read_saved_bridge(folder: Path) -> SavedBridge:
@@ -114,18 +113,17 @@ def read_saved_bridge(folder: Path) -> SavedBridge:
     Raises RunError if there is none, or if a file is missing or has changed.
     """
     found = find_saved_bridge(folder)
-    description = read_json(found / _DESCRIPTION)
-    _check(description, found / _DESCRIPTION)
+    description = read_json(found / DESCRIPTION)
+    _check(description, found / DESCRIPTION)
     for name, expected in description["files"].items():
-        if not (found / name).is_file():
-            raise RunError(f"{found / name} is missing, so the saved bridge is incomplete: take another copy")
-        if file_sha256(found / name) != expected:
-            raise RunError(
-                f"{found / name} has changed since it was saved (its SHA-256 differs): take another copy"
-            )
+        path = path_below(found, name)
+        if not path.is_file():
+            raise RunError(f"{path} is missing, so the saved bridge is incomplete: take another copy")
+        if file_sha256(path) != expected:
+            raise RunError(f"{path} has changed since it was saved (its SHA-256 differs): take another copy")
     return SavedBridge(
         folder=found,
-        sha256=file_sha256(found / _DESCRIPTION),
+        sha256=file_sha256(found / DESCRIPTION),
         distilled_guidance_scale=description["distilled_guidance_scale"],
         folded=description["folded"],
         **{part: description[part] for part in _PARTS},
@@ -136,18 +134,21 @@ def load_saved_weights(
     stored: SavedBridge, language: LanguageModel, connector: Connector, vision: VisionModel
 ) -> None:
     """Load the saved weights into the parts of a composed bridge. Raises ModelError if they do not fit."""
-    weights = load_file(stored.folder / _CONNECTOR_WEIGHTS)
+    weights = load_tensors(stored.folder / CONNECTOR_WEIGHTS)
     check_tensors_finite(weights, f"the connector in {stored.folder}")
     try:
+        check_tensors_fit(connector.state_dict(), weights, "the connector")
         connector.load_state_dict(weights)
-    except RuntimeError as error:
+    except ModelError as error:
         raise ModelError(
             f"the saved connector does not fit between '{language.config.source}' and "
             f"'{vision.config.source}': check whether these models have changed ({error})"
         ) from error
     for package, model in (("language", language), ("vision", vision)):
         for index, named in enumerate(stored.folded.get(package, ())):
-            state = load_file(stored.folder / f"{package}_folded/{index}" / lora.PEFT_WEIGHTS)
+            path = stored.folder / f"{package}_folded/{index}" / lora.PEFT_WEIGHTS
+            state = load_tensors(path)
+            check_tensors_finite(state, str(path))
             folded = FoldedLora(**named, pairs=lora.lora_pairs_of_state(state))
             fold_low_rank(model.backbone, folded.pairs)
             model.folded += (folded,)
@@ -176,11 +177,10 @@ def find_saved_bridge(folder: Path) -> Path:
         raise RunError(f"there is no folder {folder}")
     for place in (folder, *reversed(saved_checkpoints(folder))):
         for inner in (place, place / "ema", place / "bridge"):
-            if (inner / _DESCRIPTION).is_file():
+            if (inner / DESCRIPTION).is_file():
                 return inner
     raise RunError(
-        f"{folder} holds neither {_DESCRIPTION} nor a complete checkpoint: give a run folder or a saved "
-        "bridge"
+        f"{folder} holds neither {DESCRIPTION} nor a complete checkpoint: give a run folder or a saved bridge"
     )
 
 
@@ -194,7 +194,7 @@ def saved_checkpoints(run: Path) -> list[Path]:
 def saved_bridge_hash(folder: Path) -> str | None:
     """Return the SHA-256 that identifies the bridge in or below ``folder``, or None if there is none."""
     try:
-        return file_sha256(find_saved_bridge(folder) / _DESCRIPTION)
+        return file_sha256(find_saved_bridge(folder) / DESCRIPTION)
     except RunError:
         return None
 
@@ -202,7 +202,7 @@ def saved_bridge_hash(folder: Path) -> str | None:
 def holds_saved_bridge(folder: Path) -> bool:
     """Whether ``folder`` holds a bridge or a run, even one without a checkpoint yet."""
     return any(
-        (folder / name).exists() for name in (_DESCRIPTION, "checkpoints", "recipe.yaml", CHECKPOINT_MANIFEST)
+        (folder / name).exists() for name in (DESCRIPTION, "checkpoints", "recipe.yaml", CHECKPOINT_MANIFEST)
     )
 
 
@@ -223,9 +223,29 @@ def _check(description: Any, path: Path) -> None:
             for name in ("files", "folded", *_PARTS)
             if name not in optional and not isinstance(known.get(name), dict)
         ]
-        wrong += [name for name in ("distilled_guidance_scale",) if name not in known]
+        scale = known.get("distilled_guidance_scale", "")
+        wrong += [] if scale is None or isinstance(scale, float | int) else ["distilled_guidance_scale"]
+    if not wrong:
+        wrong = [
+            name
+            for name, is_whole in (("files", _is_texts), ("folded", _is_folded))
+            if not is_whole(known[name])
+        ]
     if wrong:
         raise RunError(f"{path} is damaged, as its '{wrong[0]}' is missing or invalid: take another copy")
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+
+
+def _is_folded(value: Any) -> bool:
+    """Whether it holds name and SHA-256 of LoRA files, by model."""
+    return all(
+        isinstance(files, list)
+        and all(_is_texts(each) and each.keys() == {"name", "sha256"} for each in files)
+        for files in value.values()
+    )
 
 
 def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:

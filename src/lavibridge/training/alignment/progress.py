@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lavibridge.core.errors import RunError
+from lavibridge.core.files import parse_json
 from lavibridge.core.tensors import save_tensors
 from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint, fingerprint_differences
 from lavibridge.training.distributed.processes import Processes
@@ -89,7 +90,7 @@ class AlignmentProgress:
             return 0
         try:
             with safe_open(str(self.path), "pt") as file:
-                header = json.loads(file.metadata()["reached"])
+                header = parse_json(file.metadata()["reached"], str(self.path))
             refuse_recipe_changes(self.run, fingerprint_differences(header["basis"], self.basis))
             self.step, self.seconds = int(header["step"]), float(header["seconds"])
             self.lowest, self.since_lowest = header["lowest"], int(header["since_lowest"])
