@@ -41,7 +41,8 @@ def check_connector_sizes(
         name = wrong[0]
         raise ModelError(
             f"the saved connector does not fit between the bridge's models: {name} has shape "
-            f"{found.get(name)} in {header.file}, but needs {needed.get(name)}: check whether these models have changed"
+            f"{found.get(name)} in {header.file}, but needs {needed.get(name)}: check whether these models "
+            "have changed"
         )
 
 

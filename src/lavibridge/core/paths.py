@@ -34,7 +34,7 @@ def linked_root(folder: Path) -> Path:
 def path_below(root: Path, name: str) -> Path:
     """Return the path of a file that another file names. Raises RunError if it is not below ``root``.
 
-    Links count as what they point to. Those of the hub's cache lead from a snapshot to its repository's blobs.
+    Links count as what they point to; in the hub's cache they lead from a snapshot to its repository.
     """
     path = root / name
     is_named_below = Path(normpath(path)).is_relative_to(normpath(root))
