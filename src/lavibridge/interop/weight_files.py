@@ -87,7 +87,7 @@ def _check_archive(path: Path) -> None:
                 for code, value, _ in genops(archive.read(entry))
                 if code.name in ("GLOBAL", "STACK_GLOBAL", "INST")
             }
-    except (BadZipFile, ValueError, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+    except (BadZipFile, ValueError, OSError, RuntimeError, EOFError) as error:
         raise ModelError(
             f"{path} is no file of torch 1.6 or newer ({error}), and older ones are not read: use another "
             "copy of it, or load and save it again"
