@@ -6,10 +6,12 @@
     vision_lora/       the same
     vision_folded/0/   the same, for each LoRA file in the frozen weights; also language_folded/
 
-A run folder holds such folders as ``checkpoints/step-N/bridge`` and, with averaged weights,
-``checkpoints/step-N/ema``. A checkpoint is complete once it has a manifest.json.
+`bridge_file.py` packs such a folder into one file, which the functions here read as well. A run folder holds
+such folders as ``checkpoints/step-N/bridge`` and, with averaged weights, ``checkpoints/step-N/ema``. A
+checkpoint is complete once it has a manifest.json.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lavibridge import __version__, lora
+from lavibridge.bridge.bridge_file import BridgeFile, is_bridge_file, read_bridge_file, read_json_entry
+from lavibridge.bridge.description import FORMAT, PARTS, check_description
 from lavibridge.bridge.hub import download_bridge_from_hub
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
@@ -25,26 +31,24 @@ from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import file_sha256, read_json, write_json
 from lavibridge.core.low_rank import FoldedLora, fold_low_rank
 from lavibridge.core.paths import expand_path, path_below
-from lavibridge.core.safetensors_file import load_tensors
+from lavibridge.core.safetensors_file import load_tensors, read_safetensors_header
 from lavibridge.core.sources import is_hub_id
 from lavibridge.core.tensors import check_tensors_finite, check_tensors_fit, save_tensors
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
-_FORMAT = 3
-"""The format of bridge.json; unreleased versions wrote the formats 1 and 2."""
-DESCRIPTION = "bridge.json"
+_DESCRIPTION = "bridge.json"
 CHECKPOINT_MANIFEST = "manifest.json"
 """Written last into a checkpoint."""
-CONNECTOR_WEIGHTS = "connector/model.safetensors"
-_PARTS = ("language", "vision", "connector", "language_lora", "vision_lora")
+_CONNECTOR_WEIGHTS = "connector/model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedBridge:
-    """The content of bridge.json: the arguments of ``Bridge.compose``, and the folder of the weights."""
+    """The content of bridge.json: the arguments of ``Bridge.compose``, and the place of the weights."""
 
-    folder: Path
+    path: Path
+    """Its folder, or its single file."""
     sha256: str
     """The SHA-256 of bridge.json, which contains those of all other files."""
     language: Mapping[str, Any]
@@ -55,6 +59,26 @@ class SavedBridge:
     distilled_guidance_scale: float | None
     folded: Mapping[str, Sequence[Mapping[str, str]]]
     """Name and SHA-256 of the LoRA files in the frozen weights, by model."""
+    packed: BridgeFile | None
+    """The single file; None for a folder."""
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts that have weights: connector, language_lora, vision_lora, vision_folded/0, ..."""
+        lora_parts = [name for name in PARTS if name.endswith("_lora") and getattr(self, name) is not None]
+        folded = [
+            f"{name}_folded/{index}" for name, each in self.folded.items() for index in range(len(each))
+        ]
+        return ["connector", *lora_parts, *folded]
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """Return the weights of one of ``parts`` by name. Raises RunError if its file is missing."""
+        if self.packed is not None:
+            return self.packed.tensors(part)
+        file = self.path / (_CONNECTOR_WEIGHTS if part == "connector" else f"{part}/{lora.PEFT_WEIGHTS}")
+        if not file.is_file():
+            raise RunError(f"{file} is missing, so the saved bridge is incomplete: take another copy")
+        return load_tensors(file)
 
 
 def write_saved_bridge(
@@ -75,15 +99,15 @@ def write_saved_bridge(
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, but the output is a folder: name another")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / DESCRIPTION).unlink(
+    (folder / _DESCRIPTION).unlink(
         missing_ok=True
     )  # written last, so that an interrupted write leaves no bridge
     connector_options = {"kind": registry.kind_of("connectors", connector), **connector.config.model_dump()}
     write_json(folder / "connector" / "config.json", connector_options)
-    save_tensors(connector.state_dict(), folder / CONNECTOR_WEIGHTS)
-    files = ["connector/config.json", CONNECTOR_WEIGHTS]
+    save_tensors(connector.state_dict(), folder / _CONNECTOR_WEIGHTS)
+    files = ["connector/config.json", _CONNECTOR_WEIGHTS]
     description: dict[str, Any] = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "lavibridge": __version__,
         **named,
         "connector": connector_options,
@@ -104,7 +128,7 @@ def write_saved_bridge(
             folded.setdefault(package, []).append({"name": each.name, "sha256": each.sha256})
     description["folded"] = folded
     description["files"] = {name: file_sha256(folder / name) for name in files}
-    write_json(folder / DESCRIPTION, description)
+    write_json(folder / _DESCRIPTION, description)
 
 
 def read_saved_bridge(folder: Path) -> SavedBridge:
@@ -113,53 +137,58 @@ def read_saved_bridge(folder: Path) -> SavedBridge:
     Raises RunError if there is none, or if a file is missing or has changed.
     """
     found = find_saved_bridge(folder)
-    description = read_json(found / DESCRIPTION)
-    _check(description, found / DESCRIPTION)
+    if found.is_file():
+        return _read_packed(found)
+    description = read_json(found / _DESCRIPTION)
+    check_description(description, found / _DESCRIPTION)
     for name, expected in description["files"].items():
         path = path_below(found, name)
         if not path.is_file():
             raise RunError(f"{path} is missing, so the saved bridge is incomplete: take another copy")
         if file_sha256(path) != expected:
             raise RunError(f"{path} has changed since it was saved (its SHA-256 differs): take another copy")
-    return SavedBridge(
-        folder=found,
-        sha256=file_sha256(found / DESCRIPTION),
-        distilled_guidance_scale=description["distilled_guidance_scale"],
-        folded=description["folded"],
-        **{part: description[part] for part in _PARTS},
-    )
+    return _described(description, found, file_sha256(found / _DESCRIPTION))
 
 
 def load_saved_weights(
     stored: SavedBridge, language: LanguageModel, connector: Connector, vision: VisionModel
 ) -> None:
     """Load the saved weights into the parts of a composed bridge. Raises ModelError if they do not fit."""
-    weights = load_tensors(stored.folder / CONNECTOR_WEIGHTS)
-    check_tensors_finite(weights, f"the connector in {stored.folder}")
+    load_text_weights(stored, language, connector)
+    _load_lora(stored, "vision", vision)
+
+
+def load_text_weights(stored: SavedBridge, language: LanguageModel, connector: Connector) -> None:
+    """Load the weights of connector and language LoRA. Raises ModelError if they do not fit."""
+    weights = stored.tensors("connector")
+    check_tensors_finite(weights, f"the connector in {stored.path}")
     try:
         check_tensors_fit(connector.state_dict(), weights, "the connector")
         connector.load_state_dict(weights)
     except ModelError as error:
         raise ModelError(
             f"the saved connector does not fit between '{language.config.source}' and "
-            f"'{vision.config.source}': check whether these models have changed ({error})"
+            f"'{stored.vision['source']}': check whether these models have changed ({error})"
         ) from error
-    for package, model in (("language", language), ("vision", vision)):
-        for index, named in enumerate(stored.folded.get(package, ())):
-            path = stored.folder / f"{package}_folded/{index}" / lora.PEFT_WEIGHTS
-            state = load_tensors(path)
-            check_tensors_finite(state, str(path))
-            folded = FoldedLora(**named, pairs=lora.lora_pairs_of_state(state))
-            fold_low_rank(model.backbone, folded.pairs)
-            model.folded += (folded,)
-    if stored.language_lora is not None:
-        lora.load_lora(language.backbone, stored.folder / "language_lora", "language model")
-    if stored.vision_lora is not None:
-        lora.load_lora(vision.backbone, stored.folder / "vision_lora", "vision model")
+    _load_lora(stored, "language", language)
+
+
+def _load_lora(stored: SavedBridge, package: str, model: LanguageModel | VisionModel) -> None:
+    """Load a model's LoRA, and the LoRA files in its frozen weights."""
+    for index, named in enumerate(stored.folded.get(package, ())):
+        state = stored.tensors(f"{package}_folded/{index}")
+        check_tensors_finite(state, f"the LoRA file '{named['name']}' in {stored.path}")
+        folded = FoldedLora(**named, pairs=lora.lora_pairs_of_state(state))
+        fold_low_rank(model.backbone, folded.pairs)
+        model.folded += (folded,)
+    if f"{package}_lora" in stored.parts:
+        state = stored.tensors(f"{package}_lora")
+        lora.load_lora_state(model.backbone, state, f"{package} model in {stored.path}")
 
 
 def locate_saved_bridge(source: str | PathLike[str], revision: str | None = None) -> Path:
-    """Return the folder of a saved bridge, a checkpoint, a run's newest checkpoint, or a hub download.
+    """Return the folder of a saved bridge, a checkpoint, a run's newest checkpoint, or a hub download; or the
+    single file.
 
     Raises RunError if there is none.
     """
@@ -172,15 +201,19 @@ def locate_saved_bridge(source: str | PathLike[str], revision: str | None = None
 
 
 def find_saved_bridge(folder: Path) -> Path:
-    """Return the folder with bridge.json in or below ``folder``. Raises RunError if there is none."""
+    """Return the folder with bridge.json in or below ``folder``; a file as it is. Raises RunError if there is
+    none."""
+    if folder.is_file():
+        return folder
     if not folder.is_dir():
         raise RunError(f"there is no folder {folder}")
     for place in (folder, *reversed(saved_checkpoints(folder))):
         for inner in (place, place / "ema", place / "bridge"):
-            if (inner / DESCRIPTION).is_file():
+            if (inner / _DESCRIPTION).is_file():
                 return inner
     raise RunError(
-        f"{folder} holds neither {DESCRIPTION} nor a complete checkpoint: give a run folder or a saved bridge"
+        f"{folder} holds neither {_DESCRIPTION} nor a complete checkpoint: give a run folder or a saved "
+        "bridge"
     )
 
 
@@ -192,59 +225,61 @@ def saved_checkpoints(run: Path) -> list[Path]:
 
 
 def saved_bridge_hash(folder: Path) -> str | None:
-    """Return the SHA-256 that identifies the bridge in or below ``folder``, or None if there is none."""
+    """Return the SHA-256 that identifies the bridge in or below ``folder``, or None if there is none.
+
+    The single file of a bridge has the same one as its folder.
+    """
     try:
-        return file_sha256(find_saved_bridge(folder) / DESCRIPTION)
+        if is_bridge_file(folder):
+            return read_saved_bridge(folder).sha256
+        return file_sha256(find_saved_bridge(folder) / _DESCRIPTION)
     except RunError:
         return None
+
+
+def read_bridge_description(place: Path) -> Any:
+    """Return the content of bridge.json, in a folder or a single file, unchecked.
+
+    Raises LaviError if it is damaged.
+    """
+    if place.is_dir():
+        return read_json(place / _DESCRIPTION)
+    metadata = read_safetensors_header(place).metadata
+    return read_json_entry(place, _DESCRIPTION, metadata.get(_DESCRIPTION, ""))
 
 
 def holds_saved_bridge(folder: Path) -> bool:
     """Whether ``folder`` holds a bridge or a run, even one without a checkpoint yet."""
     return any(
-        (folder / name).exists() for name in (DESCRIPTION, "checkpoints", "recipe.yaml", CHECKPOINT_MANIFEST)
+        (folder / name).exists() for name in (_DESCRIPTION, "checkpoints", "recipe.yaml", CHECKPOINT_MANIFEST)
     )
 
 
-def _check(description: Any, path: Path) -> None:
-    """Raise RunError if bridge.json has another format or lacks a field."""
-    known = description if isinstance(description, dict) else {}
-    wrong = [] if "format" in known else ["format"]
-    if not wrong and known["format"] != _FORMAT:
-        writer = f"lavibridge {known['lavibridge']}" if "lavibridge" in known else "an earlier version"
+def _read_packed(path: Path) -> SavedBridge:
+    """Read a single file. Raises RunError if its description is damaged or it lacks a part."""
+    packed = read_bridge_file(path)
+    description = read_json_entry(path, _DESCRIPTION, packed.description)
+    check_description(description, path)
+    stored = _described(description, path, hashlib.sha256(packed.description.encode()).hexdigest(), packed)
+    differing = sorted(packed.parts ^ set(stored.parts))
+    if differing:
+        state = "holds" if differing[0] in packed.parts else "lacks"
         raise RunError(
-            f"{path} has format {known['format']!r}, written by {writer}, but this version reads format "
-            f"{_FORMAT}: load it with the version that wrote it, or train again"
+            f"'{path}' {state} weights of '{differing[0]}', against its {_DESCRIPTION}: use another copy"
         )
-    if not wrong:
-        optional = [name for name in _PARTS if name.endswith("_lora") and known.get(name, 0) is None]
-        wrong = [
-            name
-            for name in ("files", "folded", *_PARTS)
-            if name not in optional and not isinstance(known.get(name), dict)
-        ]
-        scale = known.get("distilled_guidance_scale", "")
-        wrong += [] if scale is None or isinstance(scale, float | int) else ["distilled_guidance_scale"]
-    if not wrong:
-        wrong = [
-            name
-            for name, is_whole in (("files", _is_texts), ("folded", _is_folded))
-            if not is_whole(known[name])
-        ]
-    if wrong:
-        raise RunError(f"{path} is damaged, as its '{wrong[0]}' is missing or invalid: take another copy")
+    return stored
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
-
-
-def _is_folded(value: Any) -> bool:
-    """Whether it holds name and SHA-256 of LoRA files, by model."""
-    return all(
-        isinstance(files, list)
-        and all(_is_texts(each) and each.keys() == {"name", "sha256"} for each in files)
-        for files in value.values()
+def _described(
+    description: Mapping[str, Any], path: Path, sha256: str, packed: BridgeFile | None = None
+) -> SavedBridge:
+    return SavedBridge(
+        path=path,
+        sha256=sha256,
+        distilled_guidance_scale=description["distilled_guidance_scale"],
+        folded=description["folded"],
+        packed=packed,
+        **{part: description[part] for part in PARTS},
     )
 
 
