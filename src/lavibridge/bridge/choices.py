@@ -42,9 +42,7 @@ def model_of_choice(package: str, choice: ModelChoice, device: torch.device | No
         raise RecipeError(
             f"{package}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(package))}"
         )
-    chosen = registry.load_kind(
-        package, registry.detect_kind_of_options(package, options) if kind is None else kind
-    )
+    chosen = _load_kind(package, registry.detect_kind_of_options(package, options) if kind is None else kind)
     return chosen(validate_config(chosen.Config, options, package), device)
 
 
@@ -94,8 +92,15 @@ def connector_of_choice(choice: str | Mapping[str, Any]) -> tuple[type[Connector
     options = {"kind": choice} if isinstance(choice, str) else dict(choice)
     if "kind" not in options:
         raise RecipeError(f"connector.kind: name one of {', '.join(registry.kinds('connectors'))}")
-    chosen = registry.load_kind("connectors", options.pop("kind"))
+    chosen = _load_kind("connectors", options.pop("kind"))
     return chosen, validate_config(chosen.Config, options, "connector")
+
+
+def _load_kind(package: str, kind: Any) -> type[Any]:
+    """Return the class of a kind. Raises RecipeError if it is no name, or not one of the package's."""
+    if not isinstance(kind, str):
+        raise RecipeError(f"{package}: kind should be a name, found {kind!r:.80}")
+    return registry.load_kind(package, kind)
 
 
 def lora_settings_of_choice(choice: LoraChoice, where: str) -> LoraSettings | None:

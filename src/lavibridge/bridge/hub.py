@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import ModelError, RunError
-from lavibridge.core.files import read_json, write_atomic
+from lavibridge.core.files import read_json_object, write_atomic
 from lavibridge.core.hub import is_local_only
 
 _FILES = ("bridge.json", "connector/*", "*_lora/*", "*_folded/*")
@@ -61,7 +61,7 @@ def upload_bridge_to_hub(
     """
     from huggingface_hub import HfApi
 
-    stored = read_json(folder / "bridge.json")
+    stored = read_json_object(folder / "bridge.json")
     sources = {name: _public_source(name, stored[name]) for name in ("language", "vision")}
     base_models = "\n".join(f"  - {source}" for source in sources.values())
     write_atomic(folder / "README.md", _CARD.format(repo_id=repo_id, base_models=base_models, **sources))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lavibridge import lora
 from lavibridge.bridge import choices, saved_bridge
 from lavibridge.bridge.choices import LoraChoice, ModelChoice
-from lavibridge.bridge.stored_models import check_stored_models
+from lavibridge.bridge.stored_models import check_connector_fits, check_stored_models
 from lavibridge.bridge.text_side import TextSide
 from lavibridge.bridge.weight_checks import (
     require_full_weights,
@@ -173,9 +173,14 @@ class Bridge(TextSide):
         check_stored_models(stored)
         changed = {} if dtype is None else {"dtype": dtype_name(dtype)}
         changed |= {} if quantize is None else {"quantize": quantize}
+        for settings, name in ((stored.language_lora, "language_lora"), (stored.vision_lora, "vision_lora")):
+            choices.lora_settings_of_choice(settings, name)
+        language = choices.model_of_choice("language", {**stored.language, **changed})
+        vision = choices.model_of_choice("vision", {**stored.vision, **changed})
+        check_connector_fits(stored, language.config.source, language.spec, vision.spec)
         bridge = Bridge.compose(
-            {**stored.language, **changed},
-            {**stored.vision, **changed},
+            language,
+            vision,
             stored.connector,
             stored.language_lora,
             stored.vision_lora,

@@ -4,7 +4,7 @@ connector weights   names and shapes of the file, and those that the models' siz
 models' files       their hashes now, and those that the single file records
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from lavibridge.core.contracts import TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import source_identity
 from lavibridge.core.log import console
-from lavibridge.core.tensors import check_tensors_fit
+from lavibridge.core.tensors import check_tensors_finite, check_tensors_fit
 from lavibridge.language.base import LanguageModel
 
 
@@ -35,17 +35,42 @@ def check_stored_models(stored: SavedBridge) -> None:
 
 
 def check_connector_fits(stored: SavedBridge, source: str, text: TextSpec, vision: VisionSpec) -> None:
-    """Raise ModelError unless the saved connector fits a language model of this source; builds no weights."""
+    """Raise ModelError unless the saved connector fits a language model of this source; builds no weights.
+
+    A description of a few bytes may ask for any number of blocks of any width, so its numbers are compared
+    with the sizes of the weights first.
+    """
     kind, config = choices.connector_of_choice(stored.connector)
+    tensors = stored.tensors("connector")
+    check_tensors_finite(tensors, f"the connector in {stored.path}")
+    most = max(len(tensors), *(side for value in tensors.values() for side in value.shape), 0)
+    for name, number in _whole_numbers(config.model_dump()):
+        if abs(number) > most:
+            raise ModelError(
+                f"{stored.path} is damaged: the connector's {name} is {number:,}, and its weights have no "
+                f"side above {most:,}: take another copy"
+            )
     with torch.device("meta"):
         planned: Mapping[str, Tensor] = kind(config, text, vision).state_dict()
     try:
-        check_tensors_fit(planned, stored.tensors("connector"), f"the connector in {stored.path}")
+        check_tensors_fit(planned, tensors, f"the connector in {stored.path}")
     except ModelError as error:
         raise ModelError(
             f"{error}. The language model '{source}' has width {text.width} and {text.layers} layers; choose "
             f"the one that the bridge was trained with, '{stored.language['source']}'"
         ) from error
+
+
+def _whole_numbers(options: Any, name: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the whole numbers in options, with their names."""
+    if isinstance(options, Mapping):
+        for key, value in options.items():
+            yield from _whole_numbers(value, str(key))
+    elif isinstance(options, list | tuple):
+        for value in options:
+            yield from _whole_numbers(value, name)
+    elif isinstance(options, int) and not isinstance(options, bool):
+        yield name, options
 
 
 def files_identity(options: Mapping[str, Any]) -> str:
