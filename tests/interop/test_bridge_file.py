@@ -263,7 +263,7 @@ def test_a_file_with_wrong_contents_is_refused(
     [
         ({"language": {"source": "random", "kind": "t5", "max_tokens": "x"}}, r"language\.max_tokens"),
         ({"language": {"source": "random", "kind": "none"}}, "unknown kind 'none'"),
-        ({"vision": {"source": "/no/where"}}, "/no/where"),
+        ({"vision": {"source": "/no/where"}}, "needs the vision model '/no/where', which cannot be opened"),
         ({"connector": {}}, r"connector\.kind: name one of"),
         ({"connector": {"kind": ["lavi"]}}, "'connector' is missing or invalid"),
         ({"connector": {"kind": "resampler", "latents": 10**12}}, "connector in .* does not fit"),

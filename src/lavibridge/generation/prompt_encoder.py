@@ -66,8 +66,7 @@ class PromptEncoder(TextSide):
         saved = read_saved_bridge(locate_saved_bridge(source, revision))
         denoiser = _denoiser_interface(saved)
         options = _language_options(saved, language, dtype)
-        if saved.packed is not None:
-            warn_about_changed_model("language model", options, saved.packed.models.language)
+        warn_about_changed_model(saved, "language", options)
         model: LanguageModel = choices.model_of_choice("language", options)
         check_connector_fits(saved, model.config.source, model.spec, denoiser.spec)
         kind, config = choices.connector_of_choice(saved.connector)
