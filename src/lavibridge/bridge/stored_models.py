@@ -20,7 +20,9 @@ from lavibridge.core.tensors import check_tensors_fit
 from lavibridge.language.base import LanguageModel
 
 
-def check_stored_models(stored: SavedBridge) -> None:
+def check_stored_models(
+    stored: SavedBridge, language_options: Mapping[str, Any], vision_options: Mapping[str, Any]
+) -> None:
     """Check the models of a single file by their configurations; a folder is as its owner left it.
 
     Warns about models whose files have changed. Raises ModelError if there is no such model, or if the
@@ -28,9 +30,9 @@ def check_stored_models(stored: SavedBridge) -> None:
     """
     if stored.packed is None:
         return
-    warn_about_changed_model(stored, "language", stored.language)
-    warn_about_changed_model(stored, "vision", stored.vision)
-    language: LanguageModel = choices.model_of_choice("language", stored.language, torch.device("meta"))
+    warn_about_changed_model(stored, "language", language_options)
+    warn_about_changed_model(stored, "vision", vision_options)
+    language: LanguageModel = choices.model_of_choice("language", language_options, torch.device("meta"))
     check_connector_fits(stored, language.config.source, language.spec, stored.packed.models.denoiser.spec)
 
 
@@ -67,7 +69,8 @@ def warn_about_changed_model(stored: SavedBridge, package: str, options: Mapping
         found = files_identity(options)
     except ModelError as error:
         raise ModelError(
-            f"{stored.path} needs the {package} model '{source}', which cannot be opened here: {error}"
+            f"{stored.path} needs the {package} model '{source}', which cannot be opened here: {error}. "
+            f"Bridge.from_pretrained(..., {package}=SOURCE) takes another copy of it"
         ) from error
     if found != getattr(stored.packed.models, package):
         console.print(
