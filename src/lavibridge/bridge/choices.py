@@ -19,6 +19,7 @@ from lavibridge.vision.base import VisionModel
 from lavibridge.vision.parts.single_file import locate_configuration
 
 ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
+_OF_SOURCE = ("kind", "revision", "config", "variant")
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
@@ -51,6 +52,24 @@ def with_options(choice: ModelChoice, changed: Mapping[str, Any]) -> ModelChoice
     if isinstance(choice, nn.Module) or not changed:
         return choice
     return {**(choice if isinstance(choice, Mapping) else {"source": choice}), **changed}
+
+
+def replaced_options(
+    saved: Mapping[str, Any], choice: str | PathLike[str] | Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return a saved model's options, with another source for a copy of the model, or with other options.
+
+    What belongs to the saved source (kind, revision, configuration, variant) does not apply to another.
+    """
+    if choice is None:
+        return dict(saved)
+    changed = dict(choice) if isinstance(choice, Mapping) else {"source": choice}
+    kept = dict(saved)
+    if "source" in changed:
+        changed["source"] = fspath(changed["source"])
+        if changed["source"] != saved["source"]:
+            kept = {name: value for name, value in saved.items() if name not in _OF_SOURCE}
+    return {**kept, **changed}
 
 
 def native_text_encoders(
