@@ -176,7 +176,8 @@ def lora_scale_of_peft_config(config: Mapping[str, Any], layer: str) -> tuple[in
 
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
     rank = int(ranks.get(get_pattern_key(ranks, layer), config["r"]))
-    alpha = float(alphas.get(get_pattern_key(alphas, layer), config["lora_alpha"]))
+    common = config.get("lora_alpha", config.get("alpha"))  # LoHa and LoKr call it alpha
+    alpha = float(alphas.get(get_pattern_key(alphas, layer), common))
     return rank, alpha / (sqrt(rank) if config.get("use_rslora") else rank)
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lavibridge import Bridge, BridgePipeline, read_lora_file
+from lavibridge.bridge.lora_names import DENOISER_PREFIXES, denoiser_lora_names, find_lora_layer
 from lavibridge.core.low_rank import named_layers
-from lavibridge.interop.lora_names import DENOISER_PREFIXES, denoiser_lora_names, find_lora_layer
 from lavibridge.interop.merged_weights import merged_weights
 
 pytestmark = [

@@ -4,7 +4,8 @@
     connector/         config.json, model.safetensors
     language_lora/     adapter_config.json, adapter_model.safetensors, in PEFT's layout
     vision_lora/       the same
-    vision_folded/0/   the same, for each LoRA file in the frozen weights; also language_folded/
+    vision_folded/0/   each LoRA file in the frozen weights; also language_folded/. In PEFT's layout if it is
+                       plain LoRA, otherwise factors.safetensors (core/weight_changes.py)
 
 A run folder holds such folders as ``checkpoints/step-N/bridge`` and, with averaged weights,
 ``checkpoints/step-N/ema``. A checkpoint is complete once it has a manifest.json.
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
+from torch import Tensor
 
 from lavibridge import __version__, lora
 from lavibridge.bridge.hub import download_bridge_from_hub
@@ -25,10 +27,10 @@ from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import file_sha256, read_json, write_json
-from lavibridge.core.low_rank import FoldedLora, fold_low_rank
 from lavibridge.core.paths import expand_path
 from lavibridge.core.sources import is_hub_id
 from lavibridge.core.tensors import check_tensors_finite, save_tensors
+from lavibridge.core.weight_changes import DOWN, UP, FoldedLora, fold_lora
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
@@ -38,6 +40,7 @@ _DESCRIPTION = "bridge.json"
 CHECKPOINT_MANIFEST = "manifest.json"
 """Written last into a checkpoint."""
 _CONNECTOR_WEIGHTS = "connector/model.safetensors"
+_FACTORS = "factors.safetensors"
 _PARTS = ("language", "vision", "connector", "language_lora", "vision_lora")
 
 
@@ -54,8 +57,8 @@ class SavedBridge:
     language_lora: Mapping[str, Any] | None
     vision_lora: Mapping[str, Any] | None
     distilled_guidance_scale: float | None
-    folded: Mapping[str, Sequence[Mapping[str, str]]]
-    """Name and SHA-256 of the LoRA files in the frozen weights, by model."""
+    folded: Mapping[str, Sequence[Mapping[str, Any]]]
+    """Name, SHA-256 and strength of the LoRA files in the frozen weights, by model."""
 
 
 def write_saved_bridge(
@@ -96,13 +99,14 @@ def write_saved_bridge(
         if settings is not None:
             lora.save_lora(model.backbone, folder / name, model.config.source)
             files += [f"{name}/adapter_config.json", f"{name}/{lora.PEFT_WEIGHTS}"]
-    folded: dict[str, list[dict[str, str]]] = {}
+    folded: dict[str, list[dict[str, Any]]] = {}
     for package, model in (("language", language), ("vision", vision)):
         for index, each in enumerate(model.folded):
             place = f"{package}_folded/{index}"
-            lora.save_lora_pairs(each.pairs, folder / place, model.config.source)
-            files += [f"{place}/adapter_config.json", f"{place}/{lora.PEFT_WEIGHTS}"]
-            folded.setdefault(package, []).append({"name": each.name, "sha256": each.sha256})
+            written = _write_folded(each, folder / place, model.config.source)
+            files += [f"{place}/{name}" for name in written]
+            about = {"name": each.name, "sha256": each.sha256, "strength": each.strength}
+            folded.setdefault(package, []).append(about)
     description["folded"] = folded
     description["files"] = {name: file_sha256(folder / name) for name in files}
     write_json(folder / _DESCRIPTION, description)
@@ -135,7 +139,10 @@ def read_saved_bridge(folder: Path) -> SavedBridge:
 def load_saved_weights(
     stored: SavedBridge, language: LanguageModel, connector: Connector, vision: VisionModel
 ) -> None:
-    """Load the saved weights into the parts of a composed bridge. Raises ModelError if they do not fit."""
+    """Load the saved weights into the parts of a composed bridge. Raises ModelError if they do not fit.
+
+    LoRA files that a model contains already, because its recipe names them, are not added again.
+    """
     weights = load_file(stored.folder / _CONNECTOR_WEIGHTS)
     check_tensors_finite(weights, f"the connector in {stored.folder}")
     try:
@@ -146,11 +153,12 @@ def load_saved_weights(
             f"'{vision.config.source}': check whether these models have changed ({error})"
         ) from error
     for package, model in (("language", language), ("vision", vision)):
-        for index, named in enumerate(stored.folded.get(package, ())):
-            state = load_file(stored.folder / f"{package}_folded/{index}" / lora.PEFT_WEIGHTS)
-            folded = FoldedLora(**named, pairs=lora.lora_pairs_of_state(state))
-            fold_low_rank(model.backbone, folded.pairs)
-            model.folded += (folded,)
+        present = {each.identity for each in model.folded}
+        for index, about in enumerate(stored.folded.get(package, ())):
+            folded = _read_folded(stored.folder / f"{package}_folded/{index}", about)
+            if folded.identity not in present:
+                fold_lora(model.backbone, folded)
+                model.folded += (folded,)
     if stored.language_lora is not None:
         lora.load_lora(language.backbone, stored.folder / "language_lora", "language model")
     if stored.vision_lora is not None:
@@ -228,6 +236,32 @@ def _check(description: Any, path: Path) -> None:
         raise RunError(f"{path} is damaged, as its '{wrong[0]}' is missing or invalid: take another copy")
 
 
+def _write_folded(folded: FoldedLora, folder: Path, source: str) -> tuple[str, ...]:
+    """Write a folded LoRA file's changes at strength 1; returns the names of the files."""
+    if folded.is_plain:
+        lora.save_lora_pairs(folded.pairs(), folder, source)
+        return "adapter_config.json", lora.PEFT_WEIGHTS
+    state = {
+        f"{layer}.{factor}": value
+        for layer, factors in folded.changes.items()
+        for factor, value in factors.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(state, folder / _FACTORS)
+    return (_FACTORS,)
+
+
+def _read_folded(folder: Path, about: Mapping[str, Any]) -> FoldedLora:
+    if (folder / _FACTORS).is_file():
+        changes: dict[str, dict[str, Tensor]] = {}
+        for key, value in load_file(folder / _FACTORS).items():
+            layer, _, factor = key.rpartition(".")
+            changes.setdefault(layer, {})[factor] = value
+        return FoldedLora(**about, changes=changes)
+    pairs = lora.lora_pairs_of_state(load_file(folder / lora.PEFT_WEIGHTS))
+    return FoldedLora(**about, changes={name: {UP: up, DOWN: down} for name, (up, down) in pairs.items()})
+
+
 def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
     """Return kind and options of a frozen model, with the full paths of folders and files.
 
@@ -238,7 +272,7 @@ def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
         raise ModelError(
             f"a native pipeline has nothing to save: load '{model.config.source}' with BridgePipeline.native"
         )
-    options = model.config.model_dump()
+    options = model.config.model_dump(exclude={"lora_files"})  # their weights are in the saved bridge
     for name in ("source", "config"):
         if options.get(name) is not None and Path(options[name]).exists():
             options[name] = str(Path(options[name]).resolve())

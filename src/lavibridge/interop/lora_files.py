@@ -60,7 +60,13 @@ def _vision_pairs(bridge: Bridge) -> dict[str, tuple[Tensor, Tensor]]:
     """The (up, down) of each layer, with the bridge's LoRA and folded LoRA concatenated along the rank."""
     pairs = lora.lora_pairs(bridge.vision.backbone)
     for folded in bridge.vision.folded:
-        for name, (up, down) in folded.pairs.items():
+        if not folded.is_plain:
+            raise ModelError(
+                f"the frozen denoiser contains {folded.name}, which is not plain LoRA, so this format cannot "
+                "hold it: export to diffusers, or to peft"
+            )
+        for name, (up, down) in folded.pairs().items():
+            up = up * folded.strength
             own = pairs.get(name)
             if own is not None:
                 up = torch.cat([own[0], up.to(own[0])], dim=1)

@@ -12,8 +12,8 @@ from lavibridge.core.config import Changeable
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
 from lavibridge.core.identity import model_identity
-from lavibridge.core.low_rank import FoldedLora
 from lavibridge.core.placement import Placement, Quantization
+from lavibridge.core.weight_changes import FoldedLora
 from lavibridge.language.parts.proxy import ProxySettings, revise_prompts
 
 DEFAULT_TOKENS = 77
@@ -167,4 +167,4 @@ class LanguageModel(nn.Module, ABC):
     def identity(self) -> str:
         """Return everything but the prompt that affects its features: files and options, not their place."""
         proxy = [] if self.config.proxy is None else [f"proxy {self.config.proxy.identity()}"]
-        return model_identity(self, self.config, *(each.sha256 for each in self.folded), *proxy)
+        return model_identity(self, self.config, *(each.identity for each in self.folded), *proxy)
