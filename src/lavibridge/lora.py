@@ -232,6 +232,15 @@ def active_lora(module: nn.Module) -> dict[str, list[Any]]:
     }
 
 
+def is_lora_active(module: nn.Module) -> bool:
+    """Whether the injected LoRA has its effect: another tool's adapter may have switched it off."""
+    return all(
+        _ADAPTER in (*layer.active_adapters, *layer.merged_adapters) and not layer.disable_adapters
+        for layer in _lora_layers(module)
+        if _ADAPTER in layer.lora_A
+    )
+
+
 def lora_settings_of(module: nn.Module) -> LoraSettings | None:
     """The settings of the injected LoRA, its targets named; None where there is none."""
     if not has_lora(module):
