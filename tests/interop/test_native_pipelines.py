@@ -12,8 +12,9 @@ from added_lora import some_pairs, write_kohya
 from PIL import Image
 from piped_bridges import ELLA, PROMPTS, compose, drawn, piped
 from torch import Tensor
+from toy_pipelines import pipeline
 
-from lavibridge import connect, prompt_inputs, read_lora_file, to_diffusers
+from lavibridge import connect, export, prompt_inputs, read_lora_file, to_diffusers
 from lavibridge.core.errors import ModelError
 from lavibridge.generation.noise import initial_noise
 
@@ -237,3 +238,24 @@ def test_a_pipeline_that_somebody_else_built_draws_by_prompt_embeds() -> None:
     connect(mine, bridge)
     found = images(mine, bridge, PROMPTS[0])
     assert torch.equal(found, images(to_diffusers(bridge), bridge, PROMPTS[0]))
+
+
+@pytest.mark.parametrize("vision", ["sd3", "flux"])
+def test_an_exported_folder_draws_what_the_bridge_draws_and_does_other_tasks(
+    vision: str, tmp_path: Path
+) -> None:
+    pipeline(vision).save_pretrained(tmp_path / "model")
+    bridge = compose(vision, ELLA, source=str(tmp_path / "model"))
+    export(bridge, "diffusers", tmp_path / "out")
+    opened = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "out")
+    connect(opened, bridge)
+    live = to_diffusers(bridge)
+    live.scheduler = deepcopy(opened.scheduler)
+    expected = images(live, bridge, PROMPTS[0])
+    found = images(opened, bridge, PROMPTS[0])
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+    size = bridge.vision.default_size
+    redraw = diffusers.AutoPipelineForImage2Image.from_pipe(opened)
+    picture = {"image": Image.new("RGB", (size, size)), "strength": 0.9, "num_inference_steps": 3}
+    first, other = (images(redraw, bridge, prompt, **picture) for prompt in PROMPTS)
+    assert (first - other).abs().max() > 1e-4

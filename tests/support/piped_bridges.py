@@ -13,12 +13,12 @@ PROMPTS = ["a (red:1.4) cat", "a much longer prompt: a boat beside a house"]
 SEEDS = (4, 5)
 
 
-def compose(vision: str, connector: str | dict[str, Any], **language: Any) -> Bridge:
-    """A toy bridge as if trained."""
+def compose(vision: str, connector: str | dict[str, Any], source: str = "random", **language: Any) -> Bridge:
+    """A toy bridge as if trained; ``source`` is that of the vision model."""
     small = {"rank": 4, "dropout": 0.0}
     bridge = Bridge.compose(
         {"kind": "llama", "source": "random", **language},
-        {"kind": vision, "source": "random"},
+        {"kind": vision, "source": source},
         connector,
         language_lora=small,
         vision_lora=small,

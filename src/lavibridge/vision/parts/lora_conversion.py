@@ -16,11 +16,12 @@ from lavibridge.core.errors import ModelError
 def convert_lora_tensors(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """Return the tensors by Diffusers' names; None if Diffusers has no LoRA reader for the model's pipeline.
 
-    Raises ModelError if the reader refuses the file.
+    None for U-Nets too, whose published names are all known (bridge/lora_names.py). Raises ModelError if the
+    reader refuses the file.
     """
     pipeline = getattr(diffusers, model.pipeline_class or "", None)
     reader = getattr(pipeline, "lora_state_dict", None)
-    if reader is None:
+    if reader is None or model.denoiser_folder == "unet":
         return None
     try:
         made = reader(dict(tensors))
