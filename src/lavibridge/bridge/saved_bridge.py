@@ -12,6 +12,7 @@ A run folder holds such folders as ``checkpoints/step-N/bridge`` and, with avera
 """
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lavibridge import __version__, lora
-from lavibridge.bridge.hub import download_bridge_from_hub
+from lavibridge.bridge.hub import SAMPLES, download_bridge_from_hub, write_hub_card
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RunError
@@ -197,6 +198,30 @@ def saved_checkpoints(run: Path) -> list[Path]:
     found = [path.parent for path in run.glob(f"checkpoints/step-*/{CHECKPOINT_MANIFEST}")]
     named = [path for path in found if re.fullmatch(r"step-[0-9]+", path.name)]
     return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def prepare_upload(run: Path, folder: Path, repo_id: str, license: str | None) -> dict[str, int]:
+    """Copy the saved bridge of a run, its newest sample images and a model card into ``folder``.
+
+    Returns the size in bytes of each file. Raises RunError if there is no complete bridge, and errors as
+    `write_hub_card` does.
+    """
+    saved = read_saved_bridge(expand_path(run)).folder
+    names = ["bridge.json", *read_json(saved / _DESCRIPTION)["files"]]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(saved / name, folder / name)
+    sheets = sorted(
+        expand_path(run).glob("samples/step-*.png"), key=lambda path: int(path.stem.removeprefix("step-"))
+    )
+    if sheets:
+        shutil.copyfile(sheets[-1], folder / SAMPLES)
+    write_hub_card(folder, repo_id, license)
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def saved_bridge_hash(folder: Path) -> str | None:
