@@ -9,7 +9,7 @@ from lavibridge.connectors.base import Connector
 from lavibridge.connectors.llmdiff import LlmDiff
 from lavibridge.connectors.parts.read_out import OneLayerReadOut, make_read_out
 from lavibridge.core import registry
-from lavibridge.core.contracts import BlockSpec, TextFeatures, TextSpec, VisionSpec
+from lavibridge.core.contracts import BlockSpec, BlockTokens, TextFeatures, TextSpec, VisionSpec
 from lavibridge.core.errors import ModelError, RecipeError
 
 KINDS = registry.kinds("connectors")
@@ -225,7 +225,7 @@ def test_gates_and_refiner_begin_as_nothing() -> None:
 
 
 def test_refiner_names_what_it_cannot_stand_before() -> None:
-    for kind in ("query", "dual_condition", "stacked_query", "llmdiff"):
+    for kind in ("query", "dual_condition", "stacked_query", "llmdiff", "semantic_routing"):
         with pytest.raises(ModelError, match="reads the language model itself"):
             build("refiner", then=kind)
     with pytest.raises(RecipeError, match="did you mean 'lavi'"):
@@ -272,7 +272,9 @@ def test_llmdiff_says_what_its_formula_says(context_free: bool) -> None:
     )
     first, second = weights["second.1.scale"] * weights["second.1.exponent"].exp()
     wanted = first * answer + second * (shares @ v).transpose(1, 2).flatten(2)
-    torch.testing.assert_close(made.blocks["b"](asks, answer), wanted, atol=1e-4, rtol=1e-4)
+    attend = made.blocks["b"]
+    assert not isinstance(attend, BlockTokens)
+    torch.testing.assert_close(attend(asks, answer), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_llmdiff_adds_noise_in_training_only_and_needs_cross_attention() -> None:
@@ -338,3 +340,35 @@ def test_stacked_query_reads_deepgen_s_layers_at_its_size() -> None:
 def test_stacked_query_starts_without_influence_of_the_prompt() -> None:
     made = build("stacked_query", queries=3, width=16, heads=2, blocks=1)
     assert not made(features(made)).tokens.any()
+
+
+def test_semantic_routing_has_a_weight_for_each_pair_of_layers_at_its_published_size() -> None:
+    """24 layers of the image model read 36 layers of Qwen3-VL-4B, 2560 wide."""
+    layers = {f"{index}": BlockSpec(width=2048, inner=2048, heads=16) for index in range(24)}
+    with torch.device("meta"):
+        made = build(
+            "semantic_routing", TextSpec(width=2560, layers=37), VisionSpec(context=2048, blocks=layers)
+        )
+    assert made.reading.layers == tuple(range(1, 37))
+    shapes = {name: tuple(value.shape) for name, value in made.named_parameters()}
+    assert shapes == {"logits": (24, 36), "proj.weight": (2048, 2560), "proj.bias": (2048,)}
+
+
+def test_semantic_routing_fuses_normed_layers_for_each_block() -> None:
+    """The formula; it starts with equal weights, and a block's weights change that block alone."""
+    made = build("semantic_routing").eval()
+    given = features(made)
+    normed = functional.layer_norm(given.hidden, (TEXT.width,))
+    first = made(given)
+    for block in first.blocks.values():
+        assert isinstance(block, BlockTokens)
+        torch.testing.assert_close(block.tokens, made.proj(normed.mean(1)))
+    with torch.no_grad():
+        made.logits[1] = torch.tensor([0.0, 50.0, 0.0])
+    routed = made(given)
+    own = routed.blocks["b"]
+    assert isinstance(own, BlockTokens)
+    torch.testing.assert_close(own.tokens, made.proj(normed[:, 1]))
+    assert torch.equal(routed.blocks["a"].tokens, first.blocks["a"].tokens)  # type: ignore[union-attr]
+    with pytest.raises(ModelError, match="none that stands alone"):
+        build("semantic_routing", vision=VisionSpec(context=16))

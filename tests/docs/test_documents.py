@@ -12,7 +12,9 @@ from lavibridge.recipes.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted(
+    path for place in ("*.md", "docs/**/*.md", "integrations/**/*.md") for path in ROOT.glob(place)
+)
 
 
 def blocks(path: Path, language: str) -> list[str]:

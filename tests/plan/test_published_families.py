@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_models import HEAD, row
+from image_models import FAMILIES, HEAD, family_row, row
 from published_configs import write_published
 
 from lavibridge.core import registry
@@ -32,11 +32,13 @@ def test_a_published_model_has_its_number_of_parameters(kind: str, name: str, tm
             "connector": {"kind": "lavi"},
             "lora": {"language": None, "vision": {"rank": 4}},
             "data": {"kind": "world", "scenes": 8, "size": 64},
-            "training": {"steps": 10, "batch": 2, "teacher": {"guidance": 1.0}},
+            "training": {"steps": 10, "batch": 2, **({"teacher": {"guidance": 1.0}} if family.text else {})},
         }
     )
     bridge = build_meta_bridge(recipe)
-    parts = [*model_parts(bridge, None), *encoder_parts(native_bridge(bridge, "training.teacher"))]
+    parts = [*model_parts(bridge, None)]
+    if family.text:
+        parts += encoder_parts(native_bridge(bridge, "training.teacher"))
     found = {part.name: part.frozen for part in parts}
     names = {family.denoiser_folder: "denoiser"}
     for place, expected in family.published[name].parameters.items():
@@ -49,3 +51,11 @@ def test_the_results_list_every_published_model() -> None:
     begin = lines.index(HEAD[0])
     assert lines[begin : begin + 2 + len(MODELS)] == [*HEAD, *(row(kind, name) for kind, name in MODELS)]
     assert not lines[begin + 2 + len(MODELS)]
+
+
+def test_the_results_list_every_family() -> None:
+    kinds = registry.kinds("vision")
+    lines = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
+    begin = lines.index(FAMILIES[0])
+    assert lines[begin : begin + 2 + len(kinds)] == [*FAMILIES, *map(family_row, kinds)]
+    assert not lines[begin + 2 + len(kinds)]

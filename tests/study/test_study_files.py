@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 from lavibridge.cli.main import app
 from lavibridge.core.config import validate_config
 from lavibridge.core.errors import RecipeError
+from lavibridge.core.packaged import PACKAGED
 from lavibridge.recipes.recipe_text import change_recipe_text
 from lavibridge.study.cells import cell_setting, choose_cells, expand_cells, load_study
 from lavibridge.study.shipped import shipped_studies
 from lavibridge.study.study import Study
+from lavibridge.training.start_checks import check_start
 
 NAMES = st.lists(
     st.from_regex(r"[a-z0-9][a-z0-9.-]{0,5}", fullmatch=True), min_size=1, max_size=4, unique=True
@@ -157,6 +159,15 @@ def test_a_shipped_study_holds_together(name: str, tmp_path: Path) -> None:
         assert found.ceiling
         assert {"Counting", "Negation", "Unseen combinations", "Unseen wordings"} <= rows
         assert len({cell.recipe.training.steps for cell in cells}) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_studies() if name.startswith("world-")])
+def test_every_cell_of_a_shipped_study_of_the_world_can_start(name: str, tmp_path: Path) -> None:
+    cells = expand_cells(load_study(name), tmp_path)
+    for cell in {cell.condition: cell for cell in cells if not cell.native}.values():
+        packaged = PACKAGED.get(cell.recipe.language.model_dump()["source"])
+        if packaged is None or packaged.path() is not None:
+            check_start(cell.recipe, None)
 
 
 def test_the_study_of_the_guide_is_one(tmp_path: Path) -> None:

@@ -98,12 +98,13 @@ FAMILIES: Mapping[str, tuple[str, str, Callable[[], dict[str, Any]]]] = {
     "ldm": ("ldm", "LDMTextToImagePipeline", lambda: dict(zip(("bert", "tokenizer"), bert(), strict=True))),
 }
 """Name -> the family, its pipeline in Diffusers, and the pipeline's text encoders."""
-DECLARED: Mapping[str, str] = {
-    title: kind
+DECLARED: Mapping[str, tuple[str, str]] = {
+    kind if len(titles) == 1 else f"{kind} {title}": (kind, title)
     for kind in registry.kinds("vision")
-    for title in getattr(registry.load_kind("vision", kind), "toy_pipelines", ())
+    for titles in (registry.load_kind("vision", kind).toy_pipelines,)
+    for title in titles
 }
-"""Pipelines in Diffusers whose toys a family declares itself -> the family."""
+"""Name -> the family that declares a toy, and the toy's pipeline in Diffusers."""
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.content is string %}"
     "{{ message.content }}{% else %}{{ message.content[0].text }}{% endif %}<|im_end|>\n{% endfor %}"
@@ -111,18 +112,45 @@ CHAT = (
     "<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 """A chat template like Qwen3's, for content of both kinds."""
+
+
+class NoChecker(torch.nn.Module):
+    """Stands for the checker that Cosmos' pipeline imports from a package of its own; latents pass it by."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def check_text_safety(self, prompt: str) -> bool:
+        return True
+
+
+def without_resizing(transformer: Any) -> Any:
+    """Let Cosmos' transformer append the mask of padded pixels, which it would resize with torchvision."""
+
+    def append(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        latents = torch.nn.functional.pad(options["hidden_states"], (0, 0) * 3 + (0, 1))
+        return args, {**options, "hidden_states": latents}
+
+    transformer.register_forward_pre_hook(append, with_kwargs=True)
+    return transformer
+
+
 OTHERS: Mapping[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
 
 
-def declared(family: Any, name: str) -> dict[str, Any]:
+def declared(family: Any, title: str) -> dict[str, Any]:
     """The parts of a toy that a family declares: text encoders over bytes, or another denoiser."""
     parts: dict[str, Any] = {}
-    for folder, settings in family.toy_pipelines[name].items():
+    for folder, settings in family.toy_pipelines[title].items():
         options = dict(settings)
         if folder == family.denoiser_folder:
             parts[folder] = getattr(diffusers, family.denoiser_class)(**{**family.toy, **options})
             continue
-        made: Any = getattr(transformers, options.pop("_class_name"))
+        name = options.pop("_class_name")
+        if name.startswith("CLIP"):
+            model, tokenizer = clip(options["hidden_size"], options.get("projection_dim"))
+            parts |= {folder: model.eval(), folder.replace("text_encoder", "tokenizer"): tokenizer}
+            continue
+        made: Any = getattr(transformers, name)
         tokenizer = byte_tokenizer("<s> $A" if "d_model" not in options else "$A </s>")
         tokenizer.chat_template, tokenizer.model_max_length = CHAT, 256
         tokenizer.add_tokens(_words(family.text))
@@ -169,7 +197,11 @@ def _real_tokens(values: Sequence[Any], width: int) -> list[Tensor]:
 
 def pipeline(name: str, **changes: Any) -> Any:
     """A toy pipeline of the real class, with the family's toy denoiser."""
-    kind, title, encoders = FAMILIES.get(name) or (DECLARED[name], name, lambda: declared(family, name))
+    if name in FAMILIES:
+        kind, title, encoders = FAMILIES[name]
+    else:
+        kind, title = DECLARED[name]
+        encoders = lambda: declared(family, title)  # noqa: E731
     family: Any = registry.load_kind("vision", kind)
     model = family(family.Config(source="random"))
     made: Any = getattr(diffusers, title)
@@ -184,6 +216,9 @@ def pipeline(name: str, **changes: Any) -> Any:
         }
     taken = made.__init__.__code__.co_varnames
     others = {each: value for each, value in OTHERS.items() if each in taken}
+    if title.startswith("Cosmos"):
+        others["safety_checker"] = NoChecker()
+        without_resizing(model.backbone)
     if "requires_safety_checker" in taken:
         others["requires_safety_checker"] = False
     pipe = made(**parts, **others)

@@ -13,11 +13,12 @@ from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.tensors import save_tensors
 from lavibridge.optimizers import adamw8bit
-from lavibridge.recipes.recipe import Recipe
+from lavibridge.recipes.recipe import Recipe, make_recipe
 from lavibridge.recipes.sections import read_kind_section
 from lavibridge.recipes.training_section import OPTIMIZERS, LearningRateSection, TrainingSection
 from lavibridge.training.ema import Ema
 from lavibridge.training.optimization import (
+    check_learning_rates,
     learning_rate_scale,
     learning_rates,
     load_optimizer_tensors,
@@ -76,6 +77,20 @@ def test_a_family_without_published_rates_needs_one_for_each_trained_part() -> N
     ):
         learning_rates("flux", LearningRateSection(connector=1e-4), ("connector", "vision_lora"))
     assert learning_rates("flux", LearningRateSection(connector=1e-4), ("connector",)) == {"connector": 1e-4}
+
+
+def test_an_alignment_alone_needs_no_learning_rate_of_training() -> None:
+    sections = {
+        "language": {"kind": "llama", "source": "random"},
+        "vision": {"kind": "sd3", "source": "random"},
+        "connector": {"kind": "linear"},
+        "data": {"kind": "world", "scenes": 8, "size": 64},
+    }
+    aligned = make_recipe({**sections, "training": {"steps": 0, "batch": 2, "align": {"batch": 2}}})
+    check_learning_rates(aligned)
+    trained = make_recipe({**sections, "training": {"steps": 1, "batch": 2, "align": {"batch": 2}}})
+    with pytest.raises(RecipeError, match=r"training\.lr\.connector and .*'sd3'"):
+        check_learning_rates(trained)
 
 
 def test_every_part_gets_its_own_rate() -> None:

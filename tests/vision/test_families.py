@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from lavibridge.core import registry
-from lavibridge.core.contracts import Conditioning
+from lavibridge.core.contracts import BlockTokens, Conditioning
 from lavibridge.core.errors import ModelError
 from lavibridge.vision.hf import DiffusersModel
 
 KINDS = registry.kinds("vision")
-WITH_BLOCKS = ("kolors", "ldm", "pixart", "sana", "sd", "sdxl")
-JOINT = ("flux", "sd3")
+WITH_BLOCKS = ("anima", "cosmos", "kolors", "ldm", "pixart", "playground", "sana", "sd", "sdxl")
+JOINT = ("flux", "hunyuan_dit", "sd3")
 _BUILT: dict[str, DiffusersModel] = {}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -97,7 +97,7 @@ def test_the_families_know_what_they_have() -> None:
     assert {kind for kind in KINDS if built(kind).spec.blocks} >= set(WITH_BLOCKS)
     assert {kind for kind in KINDS if not built(kind).spec.blocks} >= set(JOINT)
     assert {kind for kind in KINDS if built(kind).spec.pooled is not None} >= {"flux", "sd3", "sdxl"}
-    assert {kind for kind in KINDS if not built(kind).honours_mask} >= set(JOINT)
+    assert {kind for kind in KINDS if not built(kind).honours_mask} >= {"flux", "sd3"}
     assert {kind for kind in KINDS if built(kind).prediction_type == "flow"} >= {"flux", "sana", "sd3"}
     assert built("sd").spec.rms == 1
     assert built("sana").spec.rms == pytest.approx(2.345, abs=1e-3)
@@ -177,6 +177,11 @@ def test_latents_are_scaled_by_the_autoencoders_own_factor(kind: str) -> None:
     settings = model.autoencoder.config
     shift, scale = settings.get("shift_factor") or 0.0, settings.scaling_factor
     assert scale == model.toy_autoencoder["scaling_factor"]
+    if settings.get("latents_mean") is not None:
+        shift, spread = (
+            torch.tensor(settings[name]).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std")
+        )
+        scale = scale / spread / model.scheduler.config.get("sigma_data", 1.0)
     with torch.no_grad():
         encoded = model.autoencoder.encode(images)
     if model.autoencoder_class == "AutoencoderKL":
@@ -192,8 +197,9 @@ def test_latents_are_scaled_by_the_autoencoders_own_factor(kind: str) -> None:
     torch.testing.assert_close(model.decode(mean), expected)
 
 
-def test_each_channel_of_qwen_image_has_its_own_scale() -> None:
-    model = built("qwen_image")
+@pytest.mark.parametrize("kind", ["anima", "cosmos", "qwen_image"])
+def test_each_channel_of_a_video_model_has_its_own_scale(kind: str) -> None:
+    model = built(kind)
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     with torch.no_grad():
         encoded = model.autoencoder.encode(images[:, :, None]).latent_dist.mean[:, :, 0]
@@ -308,6 +314,16 @@ def test_wrong_sources_are_errors(tmp_path: Path) -> None:
         load("sd", tmp_path)
 
 
+def test_a_masked_token_generator_is_no_vision_model(tmp_path: Path) -> None:
+    """aMUSEd fills in indices of a codebook (decision 0025)."""
+    save(built("ldm"), tmp_path)
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": "UVit2DModel"}))
+    (tmp_path / "unet" / "config.json").unlink()
+    with pytest.raises(ModelError, match="no vision family accepts"):
+        registry.detect_kind("vision", str(tmp_path))
+
+
 def test_kolors_is_not_sdxl(tmp_path: Path) -> None:
     """Its U-Net reads wider tokens and projects them itself."""
     model = built("kolors")
@@ -320,6 +336,69 @@ def test_kolors_is_not_sdxl(tmp_path: Path) -> None:
     change(tmp_path, "unet/config.json", encoder_hid_dim_type="text_image_proj")
     with pytest.raises(ModelError, match="no vision family accepts"):
         registry.detect_kind("vision", str(tmp_path))
+
+
+def test_playground_is_not_sdxl(tmp_path: Path) -> None:
+    """Its U-Net is told other times, and it predicts v for latents of unit variance."""
+    model = built("playground")
+    save(model, tmp_path)
+    assert registry.detect_kind("vision", str(tmp_path)) == "playground"
+    with pytest.raises(ModelError, match="EDMDPMSolverMultistepScheduler, not with a schedule of betas"):
+        load("sdxl", tmp_path)
+    save(built("sdxl"), tmp_path)
+    with pytest.raises(ModelError, match="DDIMScheduler, not with the schedule of EDM"):
+        load("playground", tmp_path)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", ["karras", "exponential"])
+def test_a_prediction_gives_the_latents_that_edm_gives(
+    prediction_type: str, spacing: str, tmp_path: Path
+) -> None:
+    """The reference is Diffusers' scheduler, with the U-Net's own output."""
+    save(built("playground"), tmp_path)
+    name = "scheduler/scheduler_config.json"
+    change(tmp_path, name, prediction_type=prediction_type, sigma_schedule=spacing)
+    model = load("playground", tmp_path)
+    calls: list[tuple[Tensor, Tensor]] = []
+    hook = model.backbone.register_forward_hook(
+        lambda _, given, output: calls.append((given[1], output[0])), with_kwargs=False
+    )
+    xt, t = noisy(model, 1), torch.tensor([300])
+    v = model.predict(xt, t, conditioning(model, 1, 4))
+    hook.remove()
+    [(time, output)] = calls
+    level = (4 * time).exp()
+    alpha, sigma = model.alphas[300], model.sigmas[300]
+    torch.testing.assert_close(level, 0.5 * sigma[None] / alpha, rtol=1e-4, atol=0)
+    found = (alpha * xt - sigma * v) * 0.5
+    expected = model.scheduler.precondition_outputs(xt * (level**2 + 0.25).sqrt(), output, level)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_edm_schedule_that_predicts_something_else_is_refused(tmp_path: Path) -> None:
+    save(built("playground"), tmp_path)
+    change(tmp_path, "scheduler/scheduler_config.json", prediction_type="sample")
+    with pytest.raises(ModelError, match="supported with epsilon and v_prediction"):
+        load("playground", tmp_path)
+
+
+def test_anima_and_cosmos_differ_by_their_autoencoders(tmp_path: Path) -> None:
+    for kind in ("anima", "cosmos"):
+        save(built(kind), tmp_path / kind)
+        assert registry.detect_kind("vision", str(tmp_path / kind)) == kind
+    change(tmp_path / "cosmos", "transformer/config.json", use_crossattn_projection=True)
+    with pytest.raises(ModelError, match=r"Cosmos-Predict2\.5"):
+        load("cosmos", tmp_path / "cosmos")
+    change(tmp_path / "cosmos", "transformer/config.json", in_channels=5, concat_padding_mask=True)
+    with pytest.raises(ModelError, match="takes 5 channels, but its latents have 4"):
+        load("cosmos", tmp_path / "cosmos")
+
+
+def test_hunyuan_dit_takes_no_more_tokens_than_its_own_encoder_made() -> None:
+    model = built("hunyuan_dit")
+    with pytest.raises(ModelError, match="takes 256 tokens, found 257"):
+        model.predict(noisy(model), torch.tensor([10, 700]), conditioning(model, 2, 257))
 
 
 def test_distilled_and_filling_models_are_refused(tmp_path: Path) -> None:
@@ -421,6 +500,24 @@ def test_an_opened_denoiser_is_the_closed_one_until_a_block_is_spoken_to(kind: s
 
 
 @pytest.mark.parametrize("kind", WITH_BLOCKS)
+def test_a_layer_reads_the_tokens_that_are_its_own(kind: str) -> None:
+    """The same tokens change nothing; other tokens, given to every layer, act as the conditioning's do."""
+    opened = toy(kind)
+    opened.enable_per_block_attention()
+    xt, t, given = noisy(opened, 3), torch.tensor([10, 700, 300]), ragged(opened)
+    names = list(opened.spec.blocks)
+    other = replace(given, tokens=given.tokens.flip(0))
+    for tokens, expected in ((given.tokens, given), (other.tokens, other)):
+        own = replace(given, blocks={name: BlockTokens(tokens=tokens) for name in names})
+        torch.testing.assert_close(
+            opened.predict(xt, t, own), opened.predict(xt, t, expected), atol=1e-5, rtol=1e-5
+        )
+    for name in names:
+        one = replace(given, blocks={name: BlockTokens(tokens=other.tokens)})
+        assert (opened.predict(xt, t, one) - opened.predict(xt, t, given)).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("kind", WITH_BLOCKS)
 @pytest.mark.parametrize("padded", [False, True])
 def test_gradients_of_blocks_are_the_same_under_checkpointing(kind: str, padded: bool) -> None:
     model = toy(kind)
@@ -474,7 +571,7 @@ def test_a_second_self_attention_is_no_cross_attention(tmp_path: Path) -> None:
     assert newer.spec.blocks == {}
 
 
-@pytest.mark.parametrize("kind", JOINT)
+@pytest.mark.parametrize("kind", ["flux", "sd3"])
 def test_one_call_of_the_denoiser_for_each_length(kind: str) -> None:
     model = built(kind)
     lengths: list[tuple[int, ...]] = []

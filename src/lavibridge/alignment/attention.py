@@ -47,7 +47,7 @@ class AttentionOutputs(SharedLatentsObjective):
         if connector.per_block:
             return "it compares attention to the connector's tokens, but this connector changes single layers"
         if vision.joint_attention:
-            return "it compares cross-attention layers, but this model has joint attention of text and image"
+            return "it compares cross-attention layers, but this model has none that stands alone"
         return None
 
     @torch.no_grad()

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from lavibridge import lora
 from lavibridge.bridge import choices, saved_bridge
 from lavibridge.bridge.choices import LoraChoice, ModelChoice
+from lavibridge.bridge.stored_models import check_stored_models
+from lavibridge.bridge.text_side import TextSide
 from lavibridge.bridge.weight_checks import (
     require_full_weights,
     require_own_weights,
@@ -26,7 +28,7 @@ from lavibridge.bridge.weight_checks import (
     require_whole_weights,
 )
 from lavibridge.connectors.base import Connector
-from lavibridge.core.contracts import Batch, Conditioning, TextFeatures
+from lavibridge.core.contracts import Batch, Conditioning
 from lavibridge.core.device import dtype_name, pick_device
 from lavibridge.core.errors import ModelError
 from lavibridge.core.placement import Quantization
@@ -39,13 +41,11 @@ TRAINED_PARTS = ("language_lora", "connector", "vision_lora")
 """The parts of a bridge that training changes."""
 
 
-class Bridge(nn.Module):
+class Bridge(TextSide):
     """A language model connected to a vision model; only LoRA and the connector are trained."""
 
     def __init__(self, language: LanguageModel, connector: Connector, vision: VisionModel) -> None:
-        super().__init__()
-        self.language = language
-        self.connector = connector
+        super().__init__(language, connector)
         self.vision = vision
         self.origin: dict[str, str] = {}
         """Its source: the folder and the SHA-256 of its bridge.json, or the vision model."""
@@ -105,21 +105,6 @@ class Bridge(nn.Module):
         """The device of the vision model's weights."""
         return self.vision.alphas.device
 
-    @property
-    def learns_through_language(self) -> bool:
-        """Whether gradients pass through the language model, to its LoRA or to a connector's queries."""
-        return lora.has_lora(self.language.backbone) or self.connector.reading.queries is not None
-
-    def features(self, prompts: Sequence[str], negative: bool = False) -> TextFeatures:
-        """Return the language model's features of prompts, with gradients only if it has LoRA.
-
-        A proxy revises the prompts first, but not negative ones.
-        """
-        encode = self.language.encode_negative if negative else self.language.encode
-        texts = prompts if negative else self.language.revise(prompts)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_through_language):
-            return encode(texts, self.connector.reading)
-
     def condition(self, prompts: Sequence[str], t: Num[Tensor, " batch"] | None = None) -> Conditioning:
         """The conditioning of prompts, at the vision model's times ``t`` for time-aware connectors."""
         return self.connector(self.features(prompts), t)
@@ -176,15 +161,16 @@ class Bridge(nn.Module):
         revision: str | None = None,
         quantize: Quantization | None = None,
     ) -> "Bridge":
-        """Load a bridge that ``save_pretrained`` or a training run wrote.
+        """Load a bridge that ``save_pretrained``, ``export`` or a training run wrote.
 
-        ``source`` is the folder or hub id of a saved bridge, a checkpoint, or a run folder, whose newest
-        complete checkpoint is loaded, with averaged weights if it has them. ``dtype`` replaces the number
-        format of both frozen models; ``quantize`` (8bit, 4bit) loads the linear layers of both in so many
-        bits. ``revision`` is the branch, tag or commit of a hub id. Raises RunError if there is no bridge, or
-        if its files have changed since it was saved.
+        ``source`` is the folder, single file or hub id of a saved bridge, a checkpoint, or a run folder,
+        whose newest complete checkpoint is loaded, with averaged weights if it has them. ``dtype`` replaces
+        the number format of both frozen models; ``quantize`` (8bit, 4bit) loads the linear layers of both in
+        so many bits. ``revision`` is the branch, tag or commit of a hub id. Raises RunError if there is no
+        bridge, or if its files have changed since it was saved.
         """
         stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(source, revision))
+        check_stored_models(stored)
         changed = {} if dtype is None else {"dtype": dtype_name(dtype)}
         changed |= {} if quantize is None else {"quantize": quantize}
         bridge = Bridge.compose(
@@ -196,7 +182,7 @@ class Bridge(nn.Module):
         )
         saved_bridge.load_saved_weights(stored, bridge.language, bridge.connector, bridge.vision)
         bridge.distilled_guidance_scale = stored.distilled_guidance_scale
-        bridge.origin = {"folder": stored.folder.as_posix(), "sha256": stored.sha256}
+        bridge.origin = {"folder": stored.path.as_posix(), "sha256": stored.sha256}
         return bridge.to(pick_device(str(device))).eval()
 
     def merge(self) -> "Bridge":

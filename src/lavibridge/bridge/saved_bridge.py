@@ -4,15 +4,15 @@
     connector/         config.json, model.safetensors
     language_lora/     adapter_config.json, adapter_model.safetensors, in PEFT's layout
     vision_lora/       the same
-    vision_folded/0/   each LoRA file in the frozen weights; also language_folded/. In PEFT's layout if it is
-                       plain LoRA, otherwise factors.safetensors (core/weight_changes.py)
+    vision_folded/0/   each LoRA file in the frozen weights (folded_files.py); also language_folded/
 
-A run folder holds such folders as ``checkpoints/step-N/bridge`` and, with averaged weights,
-``checkpoints/step-N/ema``. A checkpoint is complete once it has a manifest.json.
+`bridge_file.py` packs such a folder into one file, which the functions here read as well. A run folder holds
+such folders as ``checkpoints/step-N/bridge`` and, with averaged weights, ``checkpoints/step-N/ema``. A
+checkpoint is complete once it has a manifest.json.
 """
 
+import hashlib
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -23,33 +23,34 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lavibridge import __version__, lora
-from lavibridge.bridge.hub import SAMPLES, download_bridge_from_hub, write_hub_card
+from lavibridge.bridge.bridge_file import BridgeFile, is_bridge_file, read_bridge_file, read_json_entry
+from lavibridge.bridge.description import FORMAT, PARTS, check_description
+from lavibridge.bridge.folded_files import folded_of_state, write_folded
+from lavibridge.bridge.hub import download_bridge_from_hub
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import file_sha256, read_json, write_json
 from lavibridge.core.paths import expand_path
+from lavibridge.core.safetensors_file import read_safetensors_header
 from lavibridge.core.sources import is_hub_id
 from lavibridge.core.tensors import check_tensors_finite, save_tensors
-from lavibridge.core.weight_changes import DOWN, UP, FoldedLora, fold_lora
+from lavibridge.core.weight_changes import FoldedLora, fold_lora
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
-_FORMAT = 3
-"""The format of bridge.json; unreleased versions wrote the formats 1 and 2."""
 _DESCRIPTION = "bridge.json"
 CHECKPOINT_MANIFEST = "manifest.json"
 """Written last into a checkpoint."""
 _CONNECTOR_WEIGHTS = "connector/model.safetensors"
-_FACTORS = "factors.safetensors"
-_PARTS = ("language", "vision", "connector", "language_lora", "vision_lora")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedBridge:
-    """The content of bridge.json: the arguments of ``Bridge.compose``, and the folder of the weights."""
+    """The content of bridge.json: the arguments of ``Bridge.compose``, and the place of the weights."""
 
-    folder: Path
+    path: Path
+    """Its folder, or its single file."""
     sha256: str
     """The SHA-256 of bridge.json, which contains those of all other files."""
     language: Mapping[str, Any]
@@ -60,6 +61,33 @@ class SavedBridge:
     distilled_guidance_scale: float | None
     folded: Mapping[str, Sequence[Mapping[str, Any]]]
     """Name, SHA-256 and strength of the LoRA files in the frozen weights, by model."""
+    packed: BridgeFile | None
+    """The single file; None for a folder."""
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts that have weights: connector, language_lora, vision_lora, vision_folded/0, ..."""
+        lora_parts = [name for name in PARTS if name.endswith("_lora") and getattr(self, name) is not None]
+        folded = [
+            f"{name}_folded/{index}" for name, each in self.folded.items() for index in range(len(each))
+        ]
+        return ["connector", *lora_parts, *folded]
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """Return the weights of one of ``parts`` by name. Raises RunError if its file is missing."""
+        if self.packed is not None:
+            return self.packed.tensors(part)
+        file = self.path / (_CONNECTOR_WEIGHTS if part == "connector" else f"{part}/{lora.PEFT_WEIGHTS}")
+        if not file.is_file():
+            raise RunError(f"{file} is missing, so the saved bridge is incomplete: take another copy")
+        return load_file(file)
+
+    def folded_in(self, package: str) -> list[FoldedLora]:
+        """Return the LoRA files in the frozen weights of the language or vision model."""
+        return [
+            folded_of_state(self.tensors(f"{package}_folded/{index}"), about)
+            for index, about in enumerate(self.folded.get(package, ()))
+        ]
 
 
 def write_saved_bridge(
@@ -88,7 +116,7 @@ def write_saved_bridge(
     save_tensors(connector.state_dict(), folder / _CONNECTOR_WEIGHTS)
     files = ["connector/config.json", _CONNECTOR_WEIGHTS]
     description: dict[str, Any] = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "lavibridge": __version__,
         **named,
         "connector": connector_options,
@@ -104,7 +132,7 @@ def write_saved_bridge(
     for package, model in (("language", language), ("vision", vision)):
         for index, each in enumerate(model.folded):
             place = f"{package}_folded/{index}"
-            written = _write_folded(each, folder / place, model.config.source)
+            written = write_folded(each, folder / place, model.config.source)
             files += [f"{place}/{name}" for name in written]
             about = {"name": each.name, "sha256": each.sha256, "strength": each.strength}
             folded.setdefault(package, []).append(about)
@@ -119,8 +147,10 @@ def read_saved_bridge(folder: Path) -> SavedBridge:
     Raises RunError if there is none, or if a file is missing or has changed.
     """
     found = find_saved_bridge(folder)
+    if found.is_file():
+        return _read_packed(found)
     description = read_json(found / _DESCRIPTION)
-    _check(description, found / _DESCRIPTION)
+    check_description(description, found / _DESCRIPTION)
     for name, expected in description["files"].items():
         if not (found / name).is_file():
             raise RunError(f"{found / name} is missing, so the saved bridge is incomplete: take another copy")
@@ -128,13 +158,7 @@ def read_saved_bridge(folder: Path) -> SavedBridge:
             raise RunError(
                 f"{found / name} has changed since it was saved (its SHA-256 differs): take another copy"
             )
-    return SavedBridge(
-        folder=found,
-        sha256=file_sha256(found / _DESCRIPTION),
-        distilled_guidance_scale=description["distilled_guidance_scale"],
-        folded=description["folded"],
-        **{part: description[part] for part in _PARTS},
-    )
+    return _described(description, found, file_sha256(found / _DESCRIPTION))
 
 
 def load_saved_weights(
@@ -144,30 +168,39 @@ def load_saved_weights(
 
     LoRA files that a model contains already, because its recipe names them, are not added again.
     """
-    weights = load_file(stored.folder / _CONNECTOR_WEIGHTS)
-    check_tensors_finite(weights, f"the connector in {stored.folder}")
+    load_text_weights(stored, language, connector)
+    _load_lora(stored, "vision", vision)
+
+
+def load_text_weights(stored: SavedBridge, language: LanguageModel, connector: Connector) -> None:
+    """Load the weights of connector and language LoRA. Raises ModelError if they do not fit."""
+    weights = stored.tensors("connector")
+    check_tensors_finite(weights, f"the connector in {stored.path}")
     try:
         connector.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelError(
             f"the saved connector does not fit between '{language.config.source}' and "
-            f"'{vision.config.source}': check whether these models have changed ({error})"
+            f"'{stored.vision['source']}': check whether these models have changed ({error})"
         ) from error
-    for package, model in (("language", language), ("vision", vision)):
-        present = {each.identity for each in model.folded}
-        for index, about in enumerate(stored.folded.get(package, ())):
-            folded = _read_folded(stored.folder / f"{package}_folded/{index}", about)
-            if folded.identity not in present:
-                fold_lora(model.backbone, folded)
-                model.folded += (folded,)
-    if stored.language_lora is not None:
-        lora.load_lora(language.backbone, stored.folder / "language_lora", "language model")
-    if stored.vision_lora is not None:
-        lora.load_lora(vision.backbone, stored.folder / "vision_lora", "vision model")
+    _load_lora(stored, "language", language)
+
+
+def _load_lora(stored: SavedBridge, package: str, model: LanguageModel | VisionModel) -> None:
+    """Load a model's LoRA, and the LoRA files in its frozen weights."""
+    present = {each.identity for each in model.folded}
+    for folded in stored.folded_in(package):
+        if folded.identity not in present:
+            fold_lora(model.backbone, folded)
+            model.folded += (folded,)
+    if f"{package}_lora" in stored.parts:
+        state = stored.tensors(f"{package}_lora")
+        lora.load_lora_state(model.backbone, state, f"{package} model in {stored.path}")
 
 
 def locate_saved_bridge(source: str | PathLike[str], revision: str | None = None) -> Path:
-    """Return the folder of a saved bridge, a checkpoint, a run's newest checkpoint, or a hub download.
+    """Return the folder of a saved bridge, a checkpoint, a run's newest checkpoint, or a hub download; or the
+    single file.
 
     Raises RunError if there is none.
     """
@@ -180,7 +213,10 @@ def locate_saved_bridge(source: str | PathLike[str], revision: str | None = None
 
 
 def find_saved_bridge(folder: Path) -> Path:
-    """Return the folder with bridge.json in or below ``folder``. Raises RunError if there is none."""
+    """Return the folder with bridge.json in or below ``folder``; a file as it is. Raises RunError if there is
+    none."""
+    if folder.is_file():
+        return folder
     if not folder.is_dir():
         raise RunError(f"there is no folder {folder}")
     for place in (folder, *reversed(saved_checkpoints(folder))):
@@ -200,36 +236,28 @@ def saved_checkpoints(run: Path) -> list[Path]:
     return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
 
 
-def prepare_upload(run: Path, folder: Path, repo_id: str, license: str | None) -> dict[str, int]:
-    """Copy the saved bridge of a run, its newest sample images and a model card into ``folder``.
-
-    Returns the size in bytes of each file. Raises RunError if there is no complete bridge, and errors as
-    `write_hub_card` does.
-    """
-    saved = read_saved_bridge(expand_path(run)).folder
-    names = ["bridge.json", *read_json(saved / _DESCRIPTION)["files"]]
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(saved / name, folder / name)
-    sheets = sorted(
-        expand_path(run).glob("samples/step-*.png"), key=lambda path: int(path.stem.removeprefix("step-"))
-    )
-    if sheets:
-        shutil.copyfile(sheets[-1], folder / SAMPLES)
-    write_hub_card(folder, repo_id, license)
-    return {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 def saved_bridge_hash(folder: Path) -> str | None:
-    """Return the SHA-256 that identifies the bridge in or below ``folder``, or None if there is none."""
+    """Return the SHA-256 that identifies the bridge in or below ``folder``, or None if there is none.
+
+    The single file of a bridge has the same one as its folder.
+    """
     try:
+        if is_bridge_file(folder):
+            return read_saved_bridge(folder).sha256
         return file_sha256(find_saved_bridge(folder) / _DESCRIPTION)
     except RunError:
         return None
+
+
+def read_bridge_description(place: Path) -> Any:
+    """Return the content of bridge.json, in a folder or a single file, unchecked.
+
+    Raises LaviError if it is damaged.
+    """
+    if place.is_dir():
+        return read_json(place / _DESCRIPTION)
+    metadata = read_safetensors_header(place).metadata
+    return read_json_entry(place, _DESCRIPTION, metadata.get(_DESCRIPTION, ""))
 
 
 def holds_saved_bridge(folder: Path) -> bool:
@@ -239,52 +267,32 @@ def holds_saved_bridge(folder: Path) -> bool:
     )
 
 
-def _check(description: Any, path: Path) -> None:
-    """Raise RunError if bridge.json has another format or lacks a field."""
-    known = description if isinstance(description, dict) else {}
-    wrong = [] if "format" in known else ["format"]
-    if not wrong and known["format"] != _FORMAT:
-        writer = f"lavibridge {known['lavibridge']}" if "lavibridge" in known else "an earlier version"
+def _read_packed(path: Path) -> SavedBridge:
+    """Read a single file. Raises RunError if its description is damaged or it lacks a part."""
+    packed = read_bridge_file(path)
+    description = read_json_entry(path, _DESCRIPTION, packed.description)
+    check_description(description, path)
+    stored = _described(description, path, hashlib.sha256(packed.description.encode()).hexdigest(), packed)
+    differing = sorted(packed.parts ^ set(stored.parts))
+    if differing:
+        state = "holds" if differing[0] in packed.parts else "lacks"
         raise RunError(
-            f"{path} has format {known['format']!r}, written by {writer}, but this version reads format "
-            f"{_FORMAT}: load it with the version that wrote it, or train again"
+            f"'{path}' {state} weights of '{differing[0]}', against its {_DESCRIPTION}: use another copy"
         )
-    if not wrong:
-        optional = [name for name in _PARTS if name.endswith("_lora") and known.get(name, 0) is None]
-        wrong = [
-            name
-            for name in ("files", "folded", *_PARTS)
-            if name not in optional and not isinstance(known.get(name), dict)
-        ]
-        wrong += [name for name in ("distilled_guidance_scale",) if name not in known]
-    if wrong:
-        raise RunError(f"{path} is damaged, as its '{wrong[0]}' is missing or invalid: take another copy")
+    return stored
 
 
-def _write_folded(folded: FoldedLora, folder: Path, source: str) -> tuple[str, ...]:
-    """Write a folded LoRA file's changes at strength 1; returns the names of the files."""
-    if folded.is_plain:
-        lora.save_lora_pairs(folded.pairs(), folder, source)
-        return "adapter_config.json", lora.PEFT_WEIGHTS
-    state = {
-        f"{layer}.{factor}": value
-        for layer, factors in folded.changes.items()
-        for factor, value in factors.items()
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(state, folder / _FACTORS)
-    return (_FACTORS,)
-
-
-def _read_folded(folder: Path, about: Mapping[str, Any]) -> FoldedLora:
-    if (folder / _FACTORS).is_file():
-        changes: dict[str, dict[str, Tensor]] = {}
-        for key, value in load_file(folder / _FACTORS).items():
-            layer, _, factor = key.rpartition(".")
-            changes.setdefault(layer, {})[factor] = value
-        return FoldedLora(**about, changes=changes)
-    pairs = lora.lora_pairs_of_state(load_file(folder / lora.PEFT_WEIGHTS))
-    return FoldedLora(**about, changes={name: {UP: up, DOWN: down} for name, (up, down) in pairs.items()})
+def _described(
+    description: Mapping[str, Any], path: Path, sha256: str, packed: BridgeFile | None = None
+) -> SavedBridge:
+    return SavedBridge(
+        path=path,
+        sha256=sha256,
+        distilled_guidance_scale=description["distilled_guidance_scale"],
+        folded=description["folded"],
+        packed=packed,
+        **{part: description[part] for part in PARTS},
+    )
 
 
 def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 _RUN = typer.Argument(
     metavar="RUN",
-    help="A run folder, a checkpoint, or a saved bridge (folder or hub id); or a vision model, shipped "
-    "(mini-sd), a folder or a hub id, to use with its own text encoder; or LANGUAGE+VISION, two models of a "
-    "pivot.",
+    help="A run folder, a checkpoint, or a saved bridge (folder, single file or hub id); or a vision model, "
+    "shipped (mini-sd), a folder or a hub id, to use with its own text encoder; or LANGUAGE+VISION, two "
+    "models of a pivot.",
 )
 _PIVOT = typer.Option(
     None,

@@ -34,7 +34,7 @@ def push(
     from tempfile import TemporaryDirectory
 
     from lavibridge.bridge.hub import upload_to_hub
-    from lavibridge.bridge.saved_bridge import prepare_upload
+    from lavibridge.bridge.upload import prepare_upload
 
     with TemporaryDirectory() as place:
         folder = Path(place)

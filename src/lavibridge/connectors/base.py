@@ -18,7 +18,15 @@ from lavibridge.connectors.parts.pool import AttentionPool
 from lavibridge.connectors.parts.read_out import ReadOutChoice, make_read_out
 from lavibridge.connectors.parts.whitening import compute_whitening, fold_whitening
 from lavibridge.core.config import Config as BaseConfig
-from lavibridge.core.contracts import Attention, Conditioning, ReadingSpec, TextFeatures, TextSpec, VisionSpec
+from lavibridge.core.contracts import (
+    Attention,
+    BlockTokens,
+    Conditioning,
+    ReadingSpec,
+    TextFeatures,
+    TextSpec,
+    VisionSpec,
+)
 from lavibridge.core.errors import ModelError
 
 Tokens = Float[Tensor, "batch token width"]
@@ -26,7 +34,7 @@ Mask = Bool[Tensor, "batch token"]
 Times = Num[Tensor, " batch"]
 Connected = tuple[Float[Tensor, "batch _ context"], Bool[Tensor, "batch _"]]
 """Conditioning tokens and their mask."""
-_NO_BLOCKS: Mapping[str, Attention] = MappingProxyType({})
+_NO_BLOCKS: Mapping[str, Attention | BlockTokens] = MappingProxyType({})
 
 
 class Connector(nn.Module, ABC):
@@ -142,7 +150,7 @@ class Connector(nn.Module, ABC):
         features: TextFeatures,
         tokens: Float[Tensor, "batch _ context"],
         mask: Mask,
-        blocks: Mapping[str, Attention] = _NO_BLOCKS,
+        blocks: Mapping[str, Attention | BlockTokens] = _NO_BLOCKS,
     ) -> Conditioning:
         """Assemble connected tokens and the pooled vector; the passthrough tokens come first."""
         pooled = self.pooled(features, tokens, mask)

@@ -10,6 +10,11 @@ still works. 66,820,608 weights between T5-XL and Stable Diffusion 1.5; names an
 published file. The published connector attends to the padding of texts of fixed length, as `see_padding:
 connector` of the language model does; by default padding is masked.
 
+Li et al. 2026 (arXiv 2602.03510) warn of weights over layers that depend on time alone: they lower the
+fidelity of guided images, because under guidance the noise of the latents is not that of the nominal time. In
+the miniature world, knowing the time neither helps nor harms beyond the intervals (docs/studies/README.md).
+Compare with `resampler` before you train long.
+
 Hu et al. 2024, "ELLA: Equip Diffusion Models with LLM for Enhanced Semantic Alignment", arXiv 2403.05135.
 """
 

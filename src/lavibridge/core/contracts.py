@@ -126,14 +126,23 @@ Attention = Callable[[Float[Tensor, "batch query width"], Float[Tensor, "batch q
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockTokens:
+    """Tokens that one cross-attention layer reads instead of the tokens of the conditioning."""
+
+    tokens: Float[Tensor, "batch token context"]
+    """As many as the conditioning has, with its mask; the denoiser projects them as it does the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Conditioning:
     """The output of a connector and the input of a vision model."""
 
     tokens: Float[Tensor, "batch token context"]
     mask: Bool[Tensor, "batch token"]
     pooled: Float[Tensor, "batch pooled"] | None = None
-    blocks: Mapping[str, Attention] = field(default_factory=dict)
-    """Replacement attention of single cross-attention layers, by layer name, from per-block connectors."""
+    blocks: Mapping[str, Attention | BlockTokens] = field(default_factory=dict)
+    """What replaces the attention or the tokens of single cross-attention layers, by layer name, from
+    per-block connectors."""
 
     def split(self) -> list["Conditioning"]:
         """Return each prompt's conditioning as a batch of one without padding. Raises ValueError with

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lavibridge.vision.base import VisionModel
+from lavibridge.vision.parts.attention_processor import context_of_call, normed_heads
 
 _MOST_SIDE = 32
 """The longer side of a map is at most this long."""
@@ -86,7 +87,7 @@ class AttentionMaps:
     def _hook(self, row: int, mask: Bool[Tensor, " token"]) -> Callable[..., None]:
         def record(layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
             queries = (args[0] if args else named["hidden_states"])[row : row + 1]
-            context = named.get("encoder_hidden_states")
+            context = context_of_call(layer, named)
             if context is None or queries.ndim != 3:
                 return
             self._add(layer, queries, context[row : row + 1, mask])
@@ -98,8 +99,7 @@ class AttentionMaps:
         if layer.norm_cross:
             context = layer.norm_encoder_hidden_states(context)
         q, k = layer.to_q(queries), layer.to_k(context)
-        q = q if layer.norm_q is None else layer.norm_q(q)
-        k = k if layer.norm_k is None else layer.norm_k(k)
+        q, k = normed_heads(layer.norm_q, q, layer.heads), normed_heads(layer.norm_k, k, layer.heads)
         q, k = (part.unflatten(-1, (layer.heads, -1)).transpose(1, 2).float() for part in (q, k))
         weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1).mean(1)[0]
         height = round((len(weights) * self.ratio) ** 0.5)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from lavibridge.bridge import Bridge
+from lavibridge.bridge.text_side import TextSide
 from lavibridge.core.errors import RecipeError
 from lavibridge.core.log import console
 from lavibridge.core.seeds import MAX_SEED
@@ -82,7 +82,7 @@ def check_step_cache(threshold: float | None) -> None:
         )
 
 
-def check_word_weights(prompts: Sequence[WeightedPrompt], bridge: Bridge) -> None:
+def check_word_weights(prompts: Sequence[WeightedPrompt], bridge: TextSide) -> None:
     """Raise RecipeError if prompts have word weights but the bridge does not read these words."""
     if all(each.is_plain for each in prompts):
         return

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavibridge.bridge import Bridge
+from lavibridge.bridge.bridge_file import is_bridge_file
 from lavibridge.bridge.choices import (
     ModelChoice,
     model_of_choice,
@@ -86,15 +87,15 @@ class BridgePipeline:
     ) -> "BridgePipeline":
         """Load a bridge and merge its LoRA; or load a vision model, as ``native`` does.
 
-        ``source`` is a run folder, a checkpoint, or the folder or hub id of a saved bridge. It can also be a
-        vision model: a shipped model's name, a Diffusers folder, a hub id, or a single-file checkpoint beside
-        a folder of its configurations. ``dtype`` (float32, bfloat16, float16) replaces the saved number
-        format of both frozen models. ``revision`` is the branch, tag or commit of a hub id. ``quantize``
-        (8bit, 4bit) loads the linear layers of both frozen models in so many bits, with LoRA beside them.
-        ``storage_dtype`` (float8_e4m3fn, float8_e5m2) stores the denoiser's layers, which are cast to
-        ``dtype`` while they run. ``offload`` is a new folder for the denoiser's weights; memory then holds
-        one block of them at a time. Raises RunError or ModelError if the source is none of these or cannot
-        be loaded.
+        ``source`` is a run folder, a checkpoint, or the folder, single file or hub id of a saved bridge. It
+        can also be a vision model: a shipped model's name, a Diffusers folder, a hub id, or a single-file
+        checkpoint beside a folder of its configurations. ``dtype`` (float32, bfloat16, float16) replaces the
+        saved number format of both frozen models. ``revision`` is the branch, tag or commit of a hub id.
+        ``quantize`` (8bit, 4bit) loads the linear layers of both frozen models in so many bits, with LoRA
+        beside them. ``storage_dtype`` (float8_e4m3fn, float8_e5m2) stores the denoiser's layers, which are
+        cast to ``dtype`` while they run. ``offload`` is a new folder for the denoiser's weights; memory then
+        holds one block of them at a time. Raises RunError or ModelError if the source is none of these or
+        cannot be loaded.
         """
         if _is_vision_model(source, revision):
             return BridgePipeline.native(
@@ -344,6 +345,8 @@ def _final_placement(
 def _is_vision_model(source: str | PathLike[str], revision: str | None) -> bool:
     """Whether the source is a vision model and not a bridge."""
     path = expand_path(source)
+    if is_bridge_file(path):
+        return False
     if str(source) in shipped_models() or (path / "model_index.json").is_file():
         return True
     if path.suffix.lower() in (SAFETENSORS, GGUF) and not path.is_dir():

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavibridge.bridge import Bridge
+from lavibridge.bridge.text_side import TextSide
 from lavibridge.connectors.base import Connector
 from lavibridge.connectors.pivot import Pivot
 from lavibridge.core.contracts import Conditioning, TextFeatures
@@ -71,7 +72,7 @@ def revised_metadata(bridge: Bridge, prompts: Sequence[str]) -> list[dict[str, s
 
 
 def encode_prompts(
-    bridge: Bridge, prompts: Sequence[WeightedPrompt], batch_size: int
+    bridge: TextSide, prompts: Sequence[WeightedPrompt], batch_size: int
 ) -> dict[WeightedPrompt, EncodedPrompt]:
     """Encode each different prompt once, ``batch_size`` texts at a time.
 
@@ -86,7 +87,7 @@ def encode_prompts(
 
 
 def _encode(
-    bridge: Bridge, prompts: Sequence[WeightedPrompt], batch_size: int, is_negative: bool
+    bridge: TextSide, prompts: Sequence[WeightedPrompt], batch_size: int, is_negative: bool
 ) -> dict[WeightedPrompt, EncodedPrompt]:
     emphasised = [prompt for prompt in dict.fromkeys(prompts) if not prompt.is_plain]
     texts = list(dict.fromkeys([*(each.text for each in prompts), *([""] if emphasised else [])]))
@@ -101,7 +102,7 @@ def _encode(
 
 
 def _weigh(
-    prompt: WeightedPrompt, features: TextFeatures, empty: TextFeatures, bridge: Bridge
+    prompt: WeightedPrompt, features: TextFeatures, empty: TextFeatures, bridge: TextSide
 ) -> TextFeatures:
     """Apply the prompt's word weights to its features, relative to the empty prompt's."""
     weights = emphasis_of_tokens(prompt, bridge.language.spans(prompt.text))

@@ -6,13 +6,12 @@ The samplers are deterministic and every image has its own seed, so the batch ch
 only: by up to one grey level in float32, by a few in bfloat16, and by more if a model is unstable
 (docs/decisions/0019). On the server an image has the same bits in any batch (docs/decisions/0011).
 Every sampler starts at the model's last time, where the latents are noise alone, and takes even steps in
-time. For flow models the sigmas are shifted towards noise (diffusion/schedule.py); DDIM does not support
-them.
+time, save `dpm_karras`. For flow models the sigmas are shifted towards noise (diffusion/schedule.py); DDIM
+and `dpm_karras` do not support them.
 
 Each sampler is a file in `samplers/`.
 """
 
-import inspect
 import warnings
 from typing import Any
 
@@ -23,19 +22,13 @@ from torch import Tensor
 from lavibridge.core import registry
 from lavibridge.core.errors import RecipeError
 from lavibridge.diffusion.schedule import StepSpacing
-from lavibridge.vision.parts.scheduler_settings import is_flow_scheduler, scheduler_step_spacing
+from lavibridge.vision.parts.scheduler_settings import (
+    is_flow_scheduler,
+    scheduler_noise,
+    scheduler_step_spacing,
+)
 
 SAMPLER_PACKAGE = "generation.samplers"
-_NOISE = (
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-    "prediction_type",
-)
-"""The scheduler settings that describe how a diffusion model was trained."""
 
 
 def check_sampling_steps(steps: int, times: int, name: str = "num_inference_steps") -> None:
@@ -61,13 +54,11 @@ def make_sampler(
     made = registry.load_kind(SAMPLER_PACKAGE, sampler)()
     if is_flow_scheduler(scheduler) != (shift is not None):
         raise ValueError("a flow model needs a shift and a diffusion model takes none: pass flow_shift()")
-    settings = scheduler.config
     if shift is not None:
-        names = ("num_train_timesteps", "shift_terminal")
+        settings, names = scheduler.config, ("num_train_timesteps", "shift_terminal")
         times = {name: settings[name] for name in names if settings.get(name)}
         return made.of_flow(times, shift, spacing or scheduler_step_spacing(scheduler))
-    known = inspect.signature(type(scheduler)).parameters
-    return made.of_diffusion({name: settings[name] for name in _NOISE if name in known})
+    return made.of_diffusion(scheduler_noise(scheduler))
 
 
 class Sampling:

@@ -36,15 +36,10 @@ def require_diffusers_model(bridge: Bridge) -> DiffusersModel:
     return bridge.vision
 
 
-def runs_at_each_step(bridge: Bridge) -> bool:
-    """Whether the connector runs before each call of the denoiser."""
-    return bridge.connector.time_aware or bridge.connector.per_block
-
-
 def needs_pipeline_hook(bridge: Bridge, pipeline: type[Any]) -> bool:
     """Whether a pipeline's prompt embeddings carry more than the conditioning's tokens."""
     takes_mask = "prompt_attention_mask" in inspect.signature(pipeline.__call__).parameters
-    return runs_at_each_step(bridge) or (bridge.vision.honours_mask and not takes_mask)
+    return bridge.runs_at_each_step or (bridge.vision.honours_mask and not takes_mask)
 
 
 def connect(pipe: Any, bridge: Bridge) -> None:
@@ -129,7 +124,7 @@ def differing_lengths(taker: str) -> ModelError:
 
 
 def _conditioning(bridge: Bridge, embeddings: Float[Tensor, "batch token column"], t: Tensor) -> Conditioning:
-    if not runs_at_each_step(bridge):
+    if not bridge.runs_at_each_step:
         return Conditioning(tokens=embeddings[..., 1:], mask=embeddings[..., 0] > 0.5)
     place = next(bridge.connector.parameters()).device  # the pipeline may have moved its denoiser elsewhere
     given = embeddings.to(place, torch.float32)
@@ -163,6 +158,6 @@ def _arguments(made: Conditioning, named: dict[str, Any], dtype: torch.dtype) ->
 
 
 def _columns(bridge: Bridge) -> int:
-    if runs_at_each_step(bridge):
+    if bridge.runs_at_each_step:
         return packed_columns(bridge.connector.reading, bridge.language.spec)
     return 1 + bridge.vision.spec.context

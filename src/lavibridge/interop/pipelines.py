@@ -32,7 +32,6 @@ from lavibridge.interop.pipeline_hook import (
     differing_lengths,
     needs_pipeline_hook,
     require_diffusers_model,
-    runs_at_each_step,
 )
 from lavibridge.vision.hf import DiffusersModel
 
@@ -114,7 +113,7 @@ def prompt_inputs(
         )
     weighted = [read_emphasis(prompt, prompt_weighting, is_negative=True) for prompt in negative]
     features = _features(bridge, [*weighted, *(read_emphasis(prompt, prompt_weighting) for prompt in texts)])
-    if runs_at_each_step(bridge):
+    if bridge.runs_at_each_step:
         embeddings, width = pack_features(features), bridge.vision.spec.pooled
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         pooled = None if width is None else embeddings.new_zeros(len(embeddings), width)

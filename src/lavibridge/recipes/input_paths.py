@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lavibridge.bridge.bridge_file import is_bridge_file
+from lavibridge.bridge.saved_bridge import read_bridge_description
 from lavibridge.core.errors import LaviError, RunError
-from lavibridge.core.files import read_json
 from lavibridge.core.paths import expand_path, is_below
 from lavibridge.core.sources import resolve_source
 from lavibridge.data.mixture import Mixture, flatten_parts
@@ -97,8 +98,8 @@ def input_paths_of(run: str | Path) -> dict[str, Path]:
             whole = folder
         if (whole / "recipe.yaml").is_file():
             return _swallowed_by(make_recipe(read_recipe_yaml(whole / "recipe.yaml")))
-        if (folder / "bridge.json").is_file():
-            options = read_json(folder / "bridge.json")
+        if (folder / "bridge.json").is_file() or is_bridge_file(folder):
+            options = read_bridge_description(folder)
             return _models("language", options["language"]) | _models("vision", options["vision"])
     except (LaviError, KeyError, TypeError, AttributeError):
         return {}

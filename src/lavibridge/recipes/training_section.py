@@ -36,7 +36,7 @@ class LearningRateSection(Config):
     connector: float | None = Field(default=None, ge=0)
     """The connector; published: 1e-4 into a U-Net, 2e-5 into PixArt."""
     vision_lora: float | None = Field(default=None, ge=0)
-    """LoRA of the vision model; published: as the connector, or 2e-5 to 2e-4 where only LoRA is trained."""
+    """LoRA of the vision model; published: as the connector, or 2e-5 to 4e-4 where only LoRA is trained."""
 
 
 class AlignmentSection(Config):

@@ -5,7 +5,6 @@ import torch
 from lavibridge.bridge import Bridge
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
-from lavibridge.recipes.sections import kind_of_section
 from lavibridge.training.alignment.objective import needs_vision_weights
 from lavibridge.training.build_bridge import build_bridge, move_bridge
 from lavibridge.training.cache.caches import open_caches
@@ -15,7 +14,7 @@ from lavibridge.training.distributed.sharding import shard_bridge
 from lavibridge.training.ema import Ema
 from lavibridge.training.loop import TrainingState
 from lavibridge.training.objectives.teacher import Teacher
-from lavibridge.training.optimization import learning_rates, make_optimizer
+from lavibridge.training.optimization import make_optimizer, recipe_learning_rates
 from lavibridge.training.reporting.console import print_line
 from lavibridge.training.start_weights import load_start_weights
 from lavibridge.training.validation import Validator
@@ -52,7 +51,7 @@ def assemble_state(recipe: Recipe, bridge: Bridge, processes: Processes) -> Trai
     settings = recipe.training
     parts = bridge.trained_parameters()
     trained = [part for part, weights in parts.items() if weights]
-    rates = learning_rates(kind_of_section(recipe.vision), settings.lr, trained)
+    rates = recipe_learning_rates(recipe, trained)
     weights = [parameter for part in parts.values() for parameter in part.values()]
     return TrainingState(
         bridge=bridge,

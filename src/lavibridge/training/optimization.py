@@ -33,7 +33,18 @@ def check_learning_rates(recipe: Recipe) -> None:
     """Raise RecipeError if a part that the recipe trains has no learning rate. Loads no weights."""
     loras = {"language_lora": recipe.lora.language, "vision_lora": recipe.lora.vision}
     trained = [part for part, lora in loras.items() if lora is not None]
-    learning_rates(kind_of_section(recipe.vision), recipe.training.lr, ("connector", *trained))
+    recipe_learning_rates(recipe, ("connector", *trained))
+
+
+def recipe_learning_rates(recipe: Recipe, parts: Iterable[str]) -> dict[str, float]:
+    """Return each part's learning rate; 0 for all if the recipe takes no training step.
+
+    A recipe of `training.steps: 0` only aligns, and its alignment has a rate of its own. Raises RecipeError
+    if a training step needs a rate that neither the recipe nor the vision family has.
+    """
+    if recipe.training.steps == 0:
+        return dict.fromkeys(parts, 0.0)
+    return learning_rates(kind_of_section(recipe.vision), recipe.training.lr, parts)
 
 
 def learning_rates(vision: str, configured: LearningRateSection, parts: Iterable[str]) -> dict[str, float]:

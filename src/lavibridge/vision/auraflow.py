@@ -14,7 +14,7 @@ from torch import Tensor
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.hf import DiffusersModel
-from lavibridge.vision.parts.published import WIDE_AUTOENCODER, PublishedModel
+from lavibridge.vision.parts.published import SDXL_AUTOENCODER, PublishedModel
 from lavibridge.vision.parts.toys import TOY_FLOW, TOY_T5
 
 _SHIFT = {**TOY_FLOW, "shift": 1.73}
@@ -59,12 +59,7 @@ class AuraFlow(DiffusersModel):
         "fal/AuraFlow-v0.3": PublishedModel(
             pipeline="AuraFlowPipeline",
             denoiser={"pos_embed_max_size": 9216},
-            autoencoder={
-                **{name: value for name, value in WIDE_AUTOENCODER.items() if not name.startswith("use_")},
-                "latent_channels": 4,
-                "scaling_factor": 0.13025,
-                "shift_factor": None,
-            },
+            autoencoder=SDXL_AUTOENCODER,
             scheduler=_SHIFT,
             text_encoders={
                 "text_encoder": {

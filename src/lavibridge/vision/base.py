@@ -92,7 +92,8 @@ class VisionModel(nn.Module, ABC):
     """Learning rates by trained part, from a published bridge to this family or from a published script that
     trains LoRA for it; empty if there is neither."""
     joint_attention: ClassVar[bool] = False
-    """Whether text and image share joint attention, which leaves no cross-attention layers."""
+    """Whether no cross-attention layer stands alone: text and image share joint attention, or the layer needs
+    more than its input and the text, such as positions."""
     honours_mask: ClassVar[bool] = True
     """Whether the denoiser takes a mask and ignores masked tokens; if not, padding is removed beforehand."""
     alphas: Float[Tensor, " step"]

@@ -3,7 +3,8 @@
 The `dev` model takes the guidance scale as an input and needs no classifier-free guidance.
 
 Black Forest Labs 2024, without a paper. The model takes no mask, so padding is removed. LoRA as in the
-training scripts of Diffusers: the linear layers of attention and feed-forward, for image and text.
+training scripts of Diffusers: the linear layers of attention and feed-forward, for image and text. The
+learning rate is that of Hugging Face's guide to LoRA for FLUX.1 (2025, huggingface.co/blog/flux-qlora).
 """
 
 import torch
@@ -53,6 +54,7 @@ class Flux(PackedModel):
         "ff_context.net.0.proj",
         "ff_context.net.2",
     )
+    published_lr = {"vision_lora": 1e-4}  # noqa: RUF012 - a constant of the class
     toy_autoencoder = TOY_WIDE_AUTOENCODER
     toy_scheduler = {**TOY_FLOW, "use_dynamic_shifting": True}  # noqa: RUF012 - a constant of the class
     toy = {  # noqa: RUF012 - a constant of the class

@@ -135,7 +135,7 @@ class DiffusersModel(VisionModel):
         self.spec = VisionSpec(
             context=int(self.backbone.config[self.context_field]),
             pooled=self._pooled_width(),
-            blocks=cross_attention_layers(self.backbone),
+            blocks={} if self.joint_attention else cross_attention_layers(self.backbone),
             rms=self.rms,
         )
         self.factor = 2 ** (self._depth() - 1)
@@ -200,7 +200,7 @@ class DiffusersModel(VisionModel):
         for name in [
             name for name, _ in self.backbone.named_modules() if name.endswith(self.per_block_layers)
         ]:
-            self.backbone.get_submodule(name).set_processor(PerBlockAttention(name))
+            self.backbone.get_submodule(name).set_processor(PerBlockAttention(name, self._context))
         self.has_per_block_attention = True
 
     def predict(
@@ -246,7 +246,7 @@ class DiffusersModel(VisionModel):
         output = self.backbone.get_submodule(block)(
             queries.to(dtype),
             encoder_hidden_states=self._context(conditioning.tokens.to(dtype)),
-            attention_mask=padding_bias(conditioning.mask, dtype),
+            attention_mask=self._layer_mask(padding_bias(conditioning.mask, dtype)),
         )
         return output.float()
 
@@ -306,11 +306,15 @@ class DiffusersModel(VisionModel):
         """Project the conditioning tokens as the denoiser does before its cross-attention layers."""
         return tokens
 
+    def _layer_mask(self, bias: Float[Tensor, "batch 1 token"]) -> Float[Tensor, "batch *_ token"]:
+        """Return the bias of the attention scores in the shape that a cross-attention layer takes."""
+        return bias
+
     def _need_blocks(self) -> None:
         if not self.spec.blocks:
             raise ModelError(
-                f"'{self.config.source}' has no cross-attention layers, because text and image share joint "
-                "attention: use a connector without per-block attention, and leave training.align out"
+                f"'{self.config.source}' has no cross-attention layers that a connector can replace: use a "
+                "connector without per-block attention, and leave training.align out"
             )
 
     def _depth(self) -> int:

@@ -15,9 +15,10 @@ from torch.nn import functional
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.diffusion.guidance import renormalize
+from lavibridge.vision.parts.one_frame import OneFrameModel
 from lavibridge.vision.parts.packed import PackedModel
 from lavibridge.vision.parts.published import PublishedModel
-from lavibridge.vision.parts.toys import TOY_FLOW, TOY_SIZE, TOY_TEXT_MODEL
+from lavibridge.vision.parts.toys import TOY_FLOW, TOY_SIZE, TOY_TEXT_MODEL, TOY_VIDEO_AUTOENCODER
 
 _SYSTEM = (
     "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships "
@@ -51,7 +52,7 @@ _DYNAMIC = {
 }
 
 
-class QwenImage(PackedModel):
+class QwenImage(OneFrameModel, PackedModel):
     """QwenImageTransformer2DModel with an AutoencoderKLQwenImage."""
 
     text = PipelineTextEncoders(sequence=((_QWEN,),))
@@ -64,15 +65,7 @@ class QwenImage(PackedModel):
     honours_mask = False
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     published_lr = {"vision_lora": 2e-4}  # noqa: RUF012 - a constant of the class
-    toy_autoencoder = {  # noqa: RUF012
-        "base_dim": 8,
-        "z_dim": 4,
-        "dim_mult": [1, 2, 2],
-        "num_res_blocks": 1,
-        "temperal_downsample": (False, True),
-        "latents_mean": (0.1, -0.2, 0.3, 0.0),
-        "latents_std": (1.5, 0.5, 2.0, 1.0),
-    }
+    toy_autoencoder = TOY_VIDEO_AUTOENCODER
     toy_scheduler = _DYNAMIC
     toy = {  # noqa: RUF012
         "in_channels": 16,
@@ -143,21 +136,6 @@ class QwenImage(PackedModel):
             img_shapes=[[(1, *size)]] * len(packed),
             return_dict=False,
         )[0]
-
-    def _encoded(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> tuple[Float[Tensor, "batch channel h w"], Float[Tensor, "batch channel h w"]]:
-        latents = self.autoencoder.encode(images[:, :, None]).latent_dist
-        return latents.mean[:, :, 0], latents.std[:, :, 0]
-
-    def _decoded(self, latents: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch 3 height width"]:
-        return self.autoencoder.decode(latents[:, :, None], return_dict=False)[0][:, :, 0]
-
-    def _depth(self) -> int:
-        return len(self.autoencoder.config.temperal_downsample) + 1
-
-    def _channels(self) -> int:
-        return int(self.autoencoder.config.z_dim)
 
     def _default_size(self) -> int:
         return TOY_SIZE if self.files is None else 1024

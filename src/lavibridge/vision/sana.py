@@ -3,8 +3,8 @@
     latent = (autoencoder's latent) * scale        deterministic: the standard deviation is 0
 
 Xie et al. 2024, arXiv 2410.10629; the autoencoder: Chen et al. 2024, arXiv 2410.10733. The scale of its
-tokens is MetaQuery's (Pan et al. 2025, arXiv 2504.06256). LoRA as in the Diffusers library's training
-scripts.
+tokens is MetaQuery's (Pan et al. 2025, arXiv 2504.06256). LoRA and its learning rate as in the training
+scripts of Diffusers.
 """
 
 from collections.abc import Mapping
@@ -37,6 +37,7 @@ class Sana(DiffusersModel):
     default_guidance_scale = 4.5
     rms = 5.5**0.5
     lora_targets = ("to_q", "to_k", "to_v")
+    published_lr = {"vision_lora": 1e-4}  # noqa: RUF012 - a constant of the class
     per_block_layers = ("attn2",)
     block_argument = None
     toy_autoencoder = {  # noqa: RUF012 - a constant of the class

@@ -1,7 +1,7 @@
 """Stable Diffusion 3 and 3.5: a flow transformer in which text and image share joint attention.
 
-Esser et al. 2024, arXiv 2403.03206. It takes no mask, so padding is removed. LoRA as in the
-training scripts of Diffusers: the linear layers of attention, for image and text. The text queries of the
+Esser et al. 2024, arXiv 2403.03206. It takes no mask, so padding is removed. LoRA and its learning rate as in
+the training scripts of Diffusers: the linear layers of attention, for image and text. The text queries of the
 last block get none, because the model discards their output.
 """
 
@@ -42,6 +42,7 @@ class StableDiffusion3(DiffusersModel):
         "attn.add_v_proj",
         "attn.to_add_out",
     )
+    published_lr = {"vision_lora": 4e-4}  # noqa: RUF012 - a constant of the class
     toy_autoencoder = TOY_WIDE_AUTOENCODER
     toy_scheduler = TOY_FLOW
     toy = {  # noqa: RUF012 - a constant of the class

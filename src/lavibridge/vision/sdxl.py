@@ -1,7 +1,7 @@
 """Stable Diffusion XL: a U-Net that also takes a pooled vector of the prompt and the sizes of the image.
 
-Podell et al. 2023, arXiv 2307.01952. LoRA as in the training scripts of Diffusers: the linear layers of
-attention.
+Podell et al. 2023, arXiv 2307.01952. LoRA and its learning rate as in the training scripts of Diffusers: the
+linear layers of attention.
 """
 
 from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
@@ -18,3 +18,4 @@ class StableDiffusionXL(SizedUNet):
     text = PipelineTextEncoders(sequence=((_CLIP_L, _CLIP_G),), pooled=(_CLIP_G,))
     default_guidance_scale = 5.0
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    published_lr = {"vision_lora": 1e-4}  # noqa: RUF012 - a constant of the class

@@ -20,6 +20,7 @@ from lavibridge.evaluation.benchmarks.prompt_metadata import ComplexMetadata, Ph
 from lavibridge.evaluation.benchmarks.soft_tifa import TifaAtom, TifaAtoms, tifa_spellings
 from lavibridge.evaluation.benchmarks.spatial import SpatialRelation, spatial_score
 from lavibridge.evaluation.benchmarks.totals import total_of_any_picture, total_over_categories
+from lavibridge.evaluation.benchmarks.wise import WISE_WEIGHTS, WiseExplanation
 from lavibridge.evaluation.metrics.base import ImageMetric
 
 NEAR = SpatialRelation(first="cat", where="near", second="dog")
@@ -44,6 +45,7 @@ TRUTHS: dict[str, object] = {
             TifaAtom(question="Are there cats?", answer="Yes", skill="object"),
         )
     ),
+    "wise": WiseExplanation(text="A cat is a cat."),
     "vqa_score": None,
 }
 OPTIONS = {
@@ -54,6 +56,7 @@ OPTIONS = {
     "geneval": {"detector": "yolos", "clip": "clip"},
     "dpg": {"model": "llava", "dtype": "float32"},
     "soft_tifa": {"model": "qwen", "dtype": "float32"},
+    "wise": {"model": "qwen", "dtype": "float32"},
     "vqa_score": {"model": "llava", "dtype": "bfloat16"},
 }
 
@@ -270,6 +273,41 @@ def test_soft_tifa_asks_for_one_word_in_any_spelling(make, pictures):
     assert score.clauses == {"arithmetic mean": pytest.approx((two + yes) / 2)}
     totals = metric.totals([ScoredTask(category="3 atoms", prompt="a", seed=0, score=score)])
     assert {name: each.mean for name, each in totals.items()} == pytest.approx({"count": two, "object": yes})
+
+
+def test_wise_reads_the_explanation_and_decides(make, pictures):
+    metric = make("wise", question="Is {explanation} in {prompt}?")
+    explained = task(WiseExplanation(text="a {prompt}, a carnation"), prompt="a {explanation}")
+    [score] = metric.score(pictures[:1], [explained])
+    asked = ["Is a {prompt}, a carnation in a {explanation}?"] * 2
+    one, zero = metric.image_text_model.answer_probabilities(pictures[0], asked, [("1", " 1"), ("0", " 0")])
+    assert score.value == float(one >= zero)
+    assert score.detail == {"probability": pytest.approx(one / (one + zero))}
+    with pytest.raises(RecipeError, match="exactly once each"):
+        make("wise", question="Is it {prompt}?")
+
+
+@pytest.mark.parametrize(
+    ("by_category", "overall"),
+    [  # rows of the published leaderboard: QwenImage, FLUX.1-dev and SD-XL-0.9
+        ((0.6275, 0.5250, 0.5583, 0.3417, 0.4833, 0.2500), 0.5100),
+        ((0.5225, 0.4000, 0.5333, 0.1750, 0.3750, 0.2417), 0.4160),
+        ((0.4925, 0.3667, 0.2417, 0.2667, 0.3333, 0.1833), 0.3640),
+    ],
+)
+def test_wises_overall_score_is_the_published_one(by_category, overall, make):
+    """Judged answers of a whole run, as many of each category right as its published share says."""
+    found = []
+    for category, share in zip(WISE_WEIGHTS, by_category, strict=True):
+        count = 400 if category == "culture" else 120
+        right = round(share * count)
+        assert right / count == pytest.approx(share, abs=1e-4)
+        found += [scored(category, f"{each}", float(each < right)) for each in range(count)]
+    [(name, total)] = make("wise").totals([each for some in found for each in some]).items()
+    assert (name, total.n, round(total.mean, 4)) == ("overall", 1000, overall)
+    assert total.low < overall < total.high
+    one_less = [each for some in found for each in some if each.category != "time"]
+    assert make("wise").totals(one_less) == {}
 
 
 def test_vqa_score_puts_any_prompt_into_its_question(make, pictures):

@@ -13,6 +13,7 @@ from lavibridge.evaluation.benchmarks.numeracy import ObjectCounts
 from lavibridge.evaluation.benchmarks.prompt_metadata import ComplexMetadata, PhrasesMetadata
 from lavibridge.evaluation.benchmarks.soft_tifa import TifaAtoms
 from lavibridge.evaluation.benchmarks.spatial import SpatialRelation
+from lavibridge.evaluation.benchmarks.wise import WiseExplanation
 from lavibridge.evaluation.prompts.base import PromptSource
 
 STRANGE = 'a cat, a "dog"/bird 😀 ' + "x" * 10_000
@@ -50,7 +51,7 @@ ATOMS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["compbench", "dpg", "geneval", "geneval2"])
+@pytest.mark.parametrize("kind", ["compbench", "dpg", "geneval", "geneval2", "wise"])
 def test_absent_files_are_asked_for_with_where_they_come_from(kind, tmp_path):
     with pytest.raises(DataError, match=r"github.com/.*--prompts"):
         source(kind)
@@ -102,6 +103,45 @@ def test_geneval2(tmp_path):
     ]
     with pytest.raises(DataError, match=r"line 1: expected .*`vqa_list`"):
         source("geneval2", path=lines(tmp_path / "y.jsonl", {**ATOMS, "skills": ["count"]}))
+
+
+def wise(number: object, **changes: object) -> dict[str, object]:
+    text = {"prompt_id": number, "Prompt": f"prompt {number}", "Explanation": "a carnation"}
+    return {**text, **changes}
+
+
+def test_wise(tmp_path):
+    numbers = (1, 400, 401, 520, 521, 640, 641, 760, 761, 880, 881, 1000)
+    (tmp_path / "merge.json").write_text(json.dumps([wise(each, Category="any") for each in numbers]))
+    for path in (tmp_path, tmp_path / "merge.json"):
+        found = source("wise", path=str(path))
+        assert found.categories == ("culture", "time", "space", "biology", "physics", "chemistry")
+        names = [[prompt.name for prompt in found.prompts(each)] for each in found.categories]
+        assert names == [[f"{a:04d}", f"{b:04d}"] for a, b in zip(numbers[::2], numbers[1::2], strict=True)]
+    assert found.prompts("time", limit=1)[0].metadata == WiseExplanation(text="a carnation")
+    assert len(found.card()["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        ("[", "not valid JSON"),
+        ("{}", "must be a list"),
+        ("[]", "must be a list"),
+        ([1], "record 1 must be an object .*lacks prompt_id"),
+        ([wise(1), {"prompt_id": 2, "Prompt": "a"}], "record 2 must .*lacks Explanation"),
+        ([wise(1001)], "from 1 to 1000, found 1001"),
+        ([wise("1")], "from 1 to 1000, found '1'"),
+        ([wise(True)], "from 1 to 1000, found True"),
+        ([wise(1), wise(1)], "record 2: the prompt_id 1 appears twice"),
+        ([wise(1, Prompt=" ")], "expected a text in Prompt, found ' '"),
+        ([wise(1, Explanation=None)], "expected a text in Explanation, found None"),
+    ],
+)
+def test_wise_names_the_record_that_is_wrong(records, reason, tmp_path):
+    (tmp_path / "merge.json").write_text(records if isinstance(records, str) else json.dumps(records))
+    with pytest.raises(DataError, match=reason):
+        source("wise", path=str(tmp_path))
 
 
 def dpg_rows(*rows: tuple[str, str, str, str, str]) -> str:

@@ -24,6 +24,7 @@ TOYS = {
     "dpg": {"model": "llava", "dtype": "float32"},
     "soft_tifa": {"model": "llava", "dtype": "float32"},
     "vqa_score": {"model": "llava", "dtype": "float32"},
+    "wise": {"model": "llava", "dtype": "float32"},
 }
 
 
@@ -128,8 +129,17 @@ def test_dpg_and_geneval2(with_toys, tmp_path):
     assert results["metrics"]["vqa_score"]["all"]["n"] == 1
 
 
+def test_wise(with_toys, tmp_path):
+    records = [{"prompt_id": each, "Prompt": f"a {each}", "Explanation": "b"} for each in (1, 2, 500)]
+    (tmp_path / "merge.json").write_text(json.dumps(records))
+    results = evaluate(Noise(), with_toys("wise"), tmp_path / "out", prompts=str(tmp_path))
+    found = results["metrics"]["wise"]
+    assert {name: each["n"] for name, each in found["categories"].items()} == {"culture": 2, "time": 1}
+    assert "totals" not in found, "four categories have no score"
+
+
 @pytest.mark.parametrize(
-    ("suite", "pictures"), [("compbench", 10), ("dpg", 4), ("geneval", 4), ("geneval2", 1)]
+    ("suite", "pictures"), [("compbench", 10), ("dpg", 4), ("geneval", 4), ("geneval2", 1), ("wise", 1)]
 )
 def test_as_many_pictures_as_published(suite, pictures):
     assert read_suite(suite).seeds == pictures

@@ -118,6 +118,7 @@ class ImageTextModel:
                 chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=True,
+                enable_thinking=False,  # models that reason first would not begin with the answer
             )
             before, _, after = text.partition(token)
             ids = tokenizer(before + token * count + after, add_special_tokens=False)["input_ids"]

@@ -10,8 +10,13 @@ _Cluster = tuple[str, tuple[float, ...]]
 """A prompt's category and the scores of its pictures."""
 
 
-def total_over_categories(scored: Sequence[ScoredTask]) -> Estimate:
-    """The unweighted mean of the categories' means."""
+def total_over_categories(
+    scored: Sequence[ScoredTask], weights: Mapping[str, float] | None = None
+) -> Estimate:
+    """The mean of the categories' means, unweighted by default.
+
+    With ``weights``, which sum to 1, the mean is NaN unless every category of them has a score.
+    """
     clusters: dict[tuple[str, str], list[float]] = {}
     unscored = 0
     for each in scored:
@@ -22,9 +27,13 @@ def total_over_categories(scored: Sequence[ScoredTask]) -> Estimate:
     kept: list[_Cluster] = [(category, tuple(found)) for (category, _), found in clusters.items()]
     if not kept:
         return Estimate(n=0, mean=math.nan, low=math.nan, high=math.nan, unscored=unscored)
-    low, high = bootstrap_interval_of(kept, _mean_of_means)
+
+    def mean(clusters: Sequence[_Cluster]) -> float:
+        return _mean_of_means(clusters, weights)
+
+    low, high = bootstrap_interval_of(kept, mean)
     n = sum(len(found) for _, found in kept)
-    return Estimate(n=n, mean=_mean_of_means(kept), low=low, high=high, unscored=unscored)
+    return Estimate(n=n, mean=mean(kept), low=low, high=high, unscored=unscored)
 
 
 def total_of_any_picture(scored: Sequence[ScoredTask]) -> Estimate:
@@ -46,8 +55,11 @@ def totals_by_part(parts: Sequence[tuple[ScoredTask, Mapping[str, Sequence[float
     return {name: estimate(found[name]) for name in sorted(found)}
 
 
-def _mean_of_means(clusters: Sequence[_Cluster]) -> float:
+def _mean_of_means(clusters: Sequence[_Cluster], weights: Mapping[str, float] | None) -> float:
     values: dict[str, list[float]] = {}
     for category, found in clusters:
         values.setdefault(category, []).extend(found)
-    return math.fsum(math.fsum(each) / len(each) for each in values.values()) / len(values)
+    means = {category: math.fsum(each) / len(each) for category, each in values.items()}
+    if weights is None:
+        return math.fsum(means.values()) / len(means)
+    return math.fsum(weight * means.get(category, math.nan) for category, weight in weights.items())

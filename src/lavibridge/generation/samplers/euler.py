@@ -5,10 +5,13 @@ from typing import Any
 
 import diffusers
 import numpy as np
+import torch
 from torch import Tensor
 
-from lavibridge.diffusion.schedule import StepSpacing
+from lavibridge.diffusion.schedule import EdmNoise, StepSpacing
 from lavibridge.generation.samplers.base import Sampler
+
+_EDM = EdmNoise()
 
 
 class Euler(Sampler):
@@ -50,8 +53,24 @@ class WholeFlowEuler(FlowEuler):
         super().set_timesteps(sigmas=np.linspace(times, 1, steps).astype(int) / times)
 
 
+class KarrasFlowEuler(FlowEuler):
+    """Euler steps over the noise levels of EDM; the last step ends at the lowest level, not at zero.
+
+    A flow from noise of deviation s to none is EDM's sum of latents and noise, divided by 1 + s.
+    """
+
+    init_noise_sigma = float(_EDM.at(torch.ones(())) / (1 + _EDM.at(torch.ones(()))))
+
+    def set_timesteps(self, steps: int) -> None:
+        """Set the times of ``steps`` steps, starting at the highest noise level."""
+        levels = _EDM.at(torch.linspace(1, 0, steps, dtype=torch.float64))
+        super().set_timesteps(sigmas=(levels / (1 + levels)).numpy())
+        self.sigmas[-1] = self.sigmas[-2]
+
+
 _FLOWS: Mapping[StepSpacing, type[FlowEuler]] = {
     "even": EvenFlowEuler,
     "shifted": FlowEuler,
     "whole": WholeFlowEuler,
+    "karras": KarrasFlowEuler,
 }

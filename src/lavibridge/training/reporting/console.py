@@ -18,10 +18,11 @@ def print_line(text: str) -> None:
 
 
 def print_trained_parts(parts: Mapping[str, int], rates: Mapping[str, float]) -> None:
-    """Print the parts that the run trains, with their learning rates."""
+    """Print the parts that the run trains; with their learning rates, unless the run only aligns."""
     for part, count in parts.items():
         if count:
-            print_line(f"trained: {part}, {count:,} weights, lr {rates[part]:g}")
+            rate = f", lr {rates[part]:g}" if rates[part] else ""
+            print_line(f"trained: {part}, {count:,} weights{rate}")
 
 
 def warn_about_clock(settings: TrainingSection) -> None:

@@ -1,20 +1,20 @@
-"""An attention processor that lets a per-block connector replace a layer's attention.
+"""An attention processor that lets a per-block connector replace a layer's attention or its tokens.
 
-    q = W_q x,  k = W_k y,  v = W_v y,   answer = softmax(q k^T / sqrt(d)) v      unchanged
+    q = W_q x,  k = W_k y,  v = W_v y,   answer = softmax(q k^T / sqrt(d)) v      y may be the connector's
     W_o attend(x, answer)                                                   the connector's `attend`
 
-The connector's functions are arguments of each call and stored nowhere. Gradient checkpointing, which
-repeats the call, therefore sees them again.
+The connector's functions and tokens are arguments of each call and stored nowhere. Gradient checkpointing,
+which repeats the call, therefore sees them again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lavibridge.core.contracts import Attention, BlockSpec
+from lavibridge.core.contracts import Attention, BlockSpec, BlockTokens
 
 
 def cross_attention_layers(backbone: nn.Module) -> dict[str, BlockSpec]:
@@ -39,16 +39,21 @@ class MaskWithBlocks:
 
     mask: Tensor | None
     """Added to the attention scores, (batch, 1, token)."""
-    blocks: Mapping[str, Attention]
+    blocks: Mapping[str, Attention | BlockTokens]
     ndim: int = 3
     """The denoiser converts masks of two dimensions and passes masks of three unchanged."""
 
+    def unsqueeze(self, dim: int) -> "MaskWithBlocks":
+        """Return itself: the mask has its dimensions already."""
+        return self
+
 
 class PerBlockAttention:
-    """A processor for the Attention class of diffusers; ``name`` is the layer's name."""
+    """A processor for the Attention class of diffusers."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, project: Callable[[Tensor], Tensor]) -> None:
+        """``name`` is the layer's name; ``project`` is how the denoiser projects tokens before its layers."""
+        self.name, self.project = name, project
 
     def __call__(
         self,
@@ -56,24 +61,47 @@ class PerBlockAttention:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | MaskWithBlocks | None = None,
-        blocks: Mapping[str, Attention] | None = None,
+        blocks: Mapping[str, Attention | BlockTokens] | None = None,
     ) -> Tensor:
         """Return the layer's output for ``hidden_states``, both (batch, query, width)."""
         added: Any = attention_mask
         if isinstance(added, MaskWithBlocks):
             added, blocks = added.mask, added.blocks
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        replacement = None if blocks is None else blocks.get(self.name)
+        if isinstance(replacement, BlockTokens):
+            context, replacement = self.project(replacement.tokens.to(context)), None
         if encoder_hidden_states is not None and attn.norm_cross:
             context = attn.norm_encoder_hidden_states(context)
         q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
-        q = q if attn.norm_q is None else attn.norm_q(q)
-        k = k if attn.norm_k is None else attn.norm_k(k)
+        q, k = normed_heads(attn.norm_q, q, attn.heads), normed_heads(attn.norm_k, k, attn.heads)
         q, k, v = (part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in (q, k, v))
         if added is not None:
             added = attn.prepare_attention_mask(added, context.shape[1], len(context))
             added = added.view(len(context), attn.heads, -1, added.shape[-1])
         answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=added)
         answer = answer.transpose(1, 2).flatten(2)
-        if blocks is not None and self.name in blocks:
-            answer = blocks[self.name](hidden_states, answer).to(answer)
+        if replacement is not None:
+            answer = replacement(hidden_states, answer).to(answer)
         return attn.to_out[1](attn.to_out[0](answer)) / attn.rescale_output_factor
+
+
+def normed_heads(norm: nn.Module | None, values: Tensor, heads: int) -> Tensor:
+    """Normalise queries or keys: over all heads, or over each, as the norm's weights are wide."""
+    if norm is None:
+        return values
+    weight: Any = norm.weight
+    if len(weight) == values.shape[-1]:
+        return norm(values)
+    return norm(values.unflatten(-1, (heads, -1))).flatten(-2)
+
+
+def context_of_call(attn: Any, named: Mapping[str, Any]) -> Tensor | None:
+    """Return the tokens that a layer reads in a call with these arguments; None for self-attention."""
+    context: Tensor | None = named.get("encoder_hidden_states")
+    mask, processor = named.get("attention_mask"), attn.processor
+    blocks = mask.blocks if isinstance(mask, MaskWithBlocks) else named.get("blocks")
+    if context is None or blocks is None or not isinstance(processor, PerBlockAttention):
+        return context
+    own = blocks.get(processor.name)
+    return processor.project(own.tokens.to(context)) if isinstance(own, BlockTokens) else context

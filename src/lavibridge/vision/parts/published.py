@@ -54,3 +54,40 @@ T5_XXL: Mapping[str, Any] = {
     "feed_forward_proj": "gated-gelu",
     "vocab_size": 32128,
 }
+SDXL_UNET: Mapping[str, Any] = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": (5, 10, 20),
+    "transformer_layers_per_block": (1, 2, 10),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+SDXL_AUTOENCODER: Mapping[str, Any] = {
+    **{name: value for name, value in WIDE_AUTOENCODER.items() if not name.startswith("use_")},
+    "latent_channels": 4,
+    "scaling_factor": 0.13025,
+    "shift_factor": None,
+}
+"""The autoencoder of Stable Diffusion XL, which other models use, too."""
+CLIP_L: Mapping[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+    "vocab_size": 49408,
+}
+CLIP_G: Mapping[str, Any] = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+    "vocab_size": 49408,
+}

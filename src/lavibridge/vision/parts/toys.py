@@ -16,6 +16,17 @@ TOY_AUTOENCODER: Mapping[str, Any] = {
 TOY_WIDE_AUTOENCODER: Mapping[str, Any] = {**TOY_AUTOENCODER, "latent_channels": 16, "shift_factor": 0.1}
 """16 latent channels and a shift, as in newer models."""
 
+TOY_VIDEO_AUTOENCODER: Mapping[str, Any] = {
+    "base_dim": 8,
+    "z_dim": 4,
+    "dim_mult": [1, 2, 2],
+    "num_res_blocks": 1,
+    "temperal_downsample": (False, True),
+    "latents_mean": (0.1, -0.2, 0.3, 0.0),
+    "latents_std": (1.5, 0.5, 2.0, 1.0),
+}
+"""An autoencoder of videos, which takes an image as one frame."""
+
 TOY_DIFFUSION: Mapping[str, Any] = {
     "_class_name": "DDIMScheduler",
     "beta_start": 0.00085,

@@ -17,8 +17,11 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from lavibridge.core.contracts import Conditioning
+from lavibridge.core.sources import read_model_json
 from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.padding import padding_mask
+from lavibridge.vision.parts.scheduler_settings import is_edm_scheduler
+from lavibridge.vision.parts.single_file import locate_configuration
 
 _SIZES = 6
 """Number of sizes that a U-Net takes."""
@@ -54,12 +57,14 @@ class UNet(DiffusersModel):
     }
     addition: ClassVar[str | None] = None
     """The U-Net's `addition_embed_type`: its inputs in addition to tokens."""
+    has_edm_schedule: ClassVar[bool] = False
+    """Whether the U-Net was trained with the schedule of EDM (Karras et al. 2022, arXiv 2206.00364)."""
     projection: ClassVar[str | None] = None
     """The U-Net's `encoder_hid_dim_type`: how it projects tokens of another width first."""
 
     @classmethod
     def refusal(cls, source: str, revision: str | None = None) -> str | None:
-        """As the base class, and also for a U-Net with other additional inputs or another projection."""
+        """As the base class, and also for a U-Net with other additional inputs, projection or schedule."""
         found = super().refusal(source, revision)
         if found is not None:
             return found
@@ -67,6 +72,12 @@ class UNet(DiffusersModel):
         for name, own in (("addition_embed_type", cls.addition), ("encoder_hid_dim_type", cls.projection)):
             if settings.get(name) != own:
                 return f"a U-Net with {name} '{settings.get(name)}', not '{own}'"
+        root, revision = locate_configuration(source, None, revision)
+        scheduler = read_model_json(root, "scheduler/scheduler_config.json", revision) or {}
+        name = str(scheduler.get("_class_name", ""))
+        if is_edm_scheduler(name) != cls.has_edm_schedule:
+            expected = "the schedule of EDM" if cls.has_edm_schedule else "a schedule of betas or a flow"
+            return f"a U-Net with {f'a {name}' if name else 'no scheduler'}, not with {expected}"
         return None
 
     def _call(
