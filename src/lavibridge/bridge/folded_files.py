@@ -20,7 +20,7 @@ from lavibridge.core.weight_changes import DOWN, UP, FoldedLora
 def write_folded(folded: FoldedLora, folder: Path, source: str) -> tuple[str, ...]:
     """Write a folded LoRA file; returns the names of the files. ``source`` names the frozen model."""
     if folded.is_plain:
-        lora.save_lora_pairs(folded.pairs(), folder, source)
+        lora.save_lora_pairs(folded.pairs, folder, source)
         return "adapter_config.json", lora.PEFT_WEIGHTS
     state = {
         f"{layer}.{factor}": value

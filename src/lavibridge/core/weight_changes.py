@@ -57,8 +57,9 @@ class FoldedLora:
         """Whether every layer has plain LoRA."""
         return all(factors.keys() == {UP, DOWN} for factors in self.changes.values())
 
+    @property
     def pairs(self) -> LowRankPairs:
-        """Return (up, down) of each layer at strength 1; needs plain LoRA."""
+        """(up, down) of each layer at strength 1, of plain LoRA."""
         return {name: (factors[UP], factors[DOWN]) for name, factors in self.changes.items()}
 
 

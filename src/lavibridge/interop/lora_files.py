@@ -105,7 +105,7 @@ def _plain_pairs(folded: FoldedLora) -> LowRankPairs:
             f"the frozen denoiser contains {folded.name}, which is not plain LoRA, so this format cannot "
             "hold it: export to diffusers, or to peft"
         )
-    return {name: (up * folded.strength, down) for name, (up, down) in folded.pairs().items()}
+    return {name: (up * folded.strength, down) for name, (up, down) in folded.pairs.items()}
 
 
 def _joined(pairs: LowRankPairs, added: LowRankPairs) -> dict[str, tuple[Tensor, Tensor]]:
