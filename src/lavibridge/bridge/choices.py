@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from lavibridge.bridge.lora_files import add_lora_files, lora_file_at
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.config import validate_config
@@ -26,7 +27,8 @@ LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 def model_of_choice(package: str, choice: ModelChoice, device: torch.device | None = None) -> Any:
     """Load the language or vision model (``package``) of a source or of options; return a loaded model as is.
 
-    Detects the kind if the options name none. On the meta ``device`` the model has shapes but no weights.
+    Detects the kind if the options name none. Adds a vision model's LoRA files to its denoiser. On the meta
+    ``device`` the model has shapes but no weights.
     Raises RecipeError for wrong options and ModelError for wrong files.
     """
     if isinstance(choice, nn.Module):
@@ -44,7 +46,15 @@ def model_of_choice(package: str, choice: ModelChoice, device: torch.device | No
             f"{package}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(package))}"
         )
     chosen = _load_kind(package, registry.detect_kind_of_options(package, options) if kind is None else kind)
-    return chosen(validate_config(chosen.Config, options, package), device)
+    config = validate_config(chosen.Config, options, package)
+    if not isinstance(config, VisionModel.Config) or not config.lora_files:
+        return chosen(config, device)
+    for each in config.lora_files:
+        lora_file_at(each.path)
+    model = chosen(config, device)
+    if not model.placement.is_meta:
+        add_lora_files(model)
+    return model
 
 
 def with_options(choice: ModelChoice, changed: Mapping[str, Any]) -> ModelChoice:
