@@ -24,9 +24,9 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import read_json
 from lavibridge.core.low_rank import low_rank_shapes
+from lavibridge.core.weight_files import read_named_weights, read_weight_list
 from lavibridge.interop.compatibility import check_width_compatibility, load_compatible_weights
 from lavibridge.interop.published_order import published_order
-from lavibridge.interop.weight_files import read_named_weights, read_weight_list
 from lavibridge.lora import LoraSettings
 from lavibridge.vision.base import VisionModel
 
@@ -89,7 +89,8 @@ def import_lavi_bridge(
         state = _named_state(model.backbone, lists[side], f"{side} model")
         settings = LoraSettings(rank=lists[side].rank, dropout=_DROPOUT)
         lora.inject_lora(model.backbone, settings, model.lora_targets, f"{side} model")
-        lora.load_lora_state(model.backbone, state, f"{side} model")
+        wide = {name: value.float() for name, value in state.items()}
+        lora.load_lora_state(model.backbone, wide, f"{side} model")
     return bridge
 
 
