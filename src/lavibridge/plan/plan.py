@@ -5,6 +5,7 @@ plan = make_plan(load_recipe("t5-large_sd14_lavi"), find_device("rtx4090"), Plan
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -131,8 +132,6 @@ def make_plan(
     choices = _choices(recipe, device, memory, terms.tokens, tick) if is_searched else ()
     step = found.step_seconds(recipe, device)
     encoding, reading, beside = _encoding_seconds(recipe, terms, found, device)
-    drawing = _drawing(recipe, bridge, parts, device, terms.tokens)
-    is_cached = settings.cache is not None and found.keeps_features
     dtype = torch.float32 if settings.cache is None else pick_dtype(settings.cache.dtype)
     plan = TrainingPlan(
         device=device,
@@ -145,9 +144,8 @@ def make_plan(
         parts=found.parts,
         memory=memory,
         memory_total=memory.total,
-        memory_without_language_model=_unloaded(recipe, memory, parts, drawing) if is_cached else None,
         activations_checkpointed=checkpointed.memory.activations,
-        **drawing,
+        **_drawing(recipe, bridge, found, memory, device, terms.tokens),
         fits=fits,
         flops={name: each.flops(name) for each in found.passes for name in each.names()},
         operations=sum(len(each.operations) for each in found.passes),
@@ -173,21 +171,28 @@ def make_plan(
 
 
 def _drawing(
-    recipe: Recipe, bridge: Bridge, parts: tuple[ModelPart, ...], device: Device, tokens: int | None
-) -> dict[str, int]:
-    """Bytes that generating one image needs, with the denoiser's weights in memory and in files."""
+    recipe: Recipe,
+    bridge: Bridge,
+    found: CostEstimate,
+    memory: MemoryEstimate,
+    device: Device,
+    tokens: int | None,
+) -> dict[str, Any]:
+    """Bytes that generating one image needs, with the denoiser's weights in memory and in files; and bytes
+    that a training needs whose language model is in memory during previews alone."""
+    parts = found.bridge_parts
     needed = drawing_pass(bridge, recipe, tokens, device.type).peak + device.program
     needed += sum(part.bytes for part in parts)
-    return {"drawing": needed, "drawing_offloaded": needed - offloaded_bytes(bridge, parts)}
-
-
-def _unloaded(
-    recipe: Recipe, memory: MemoryEstimate, parts: tuple[ModelPart, ...], drawing: dict[str, int]
-) -> int:
-    """Bytes that a training needs whose language model is in memory during previews alone."""
-    language = next(part.bytes for part in parts if part.name == LANGUAGE_PART)
-    previews = drawing["drawing"] + memory.optimiser + memory.average + memory.caches
-    return max(memory.total - language, previews if recipe.training.preview_every else 0)
+    unloaded = None
+    if recipe.training.cache is not None and found.keeps_features:
+        language = next(part.bytes for part in parts if part.name == LANGUAGE_PART)
+        previews = needed + memory.optimiser + memory.average + memory.caches
+        unloaded = max(memory.total - language, previews if recipe.training.preview_every else 0)
+    return {
+        "drawing": needed,
+        "drawing_offloaded": needed - offloaded_bytes(bridge, parts),
+        "memory_without_language_model": unloaded,
+    }
 
 
 def _encoding_seconds(
