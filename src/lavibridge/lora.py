@@ -179,7 +179,8 @@ def lora_scale_of_peft_config(config: Mapping[str, Any], layer: str) -> tuple[in
 
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
     rank = int(ranks.get(get_pattern_key(ranks, layer), config["r"]))
-    alpha = float(alphas.get(get_pattern_key(alphas, layer), config["lora_alpha"]))
+    common = config.get("lora_alpha", config.get("alpha"))  # LoHa and LoKr call it alpha
+    alpha = float(alphas.get(get_pattern_key(alphas, layer), common))
     return rank, alpha / (sqrt(rank) if config.get("use_rslora") else rank)
 
 
@@ -232,6 +233,15 @@ def active_lora(module: nn.Module) -> dict[str, list[Any]]:
         for name, layer in _named_lora_layers(module)
         if not layer.disable_adapters
     }
+
+
+def is_lora_active(module: nn.Module) -> bool:
+    """Whether the injected LoRA has its effect: another tool's adapter may have switched it off."""
+    return all(
+        _ADAPTER in (*layer.active_adapters, *layer.merged_adapters) and not layer.disable_adapters
+        for layer in _lora_layers(module)
+        if _ADAPTER in layer.lora_A
+    )
 
 
 def lora_settings_of(module: nn.Module) -> LoraSettings | None:

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lavibridge import Bridge, BridgePipeline, read_lora_file
+from lavibridge.bridge.lora_names import DENOISER_PREFIXES, denoiser_lora_names, find_lora_layer
+from lavibridge.core.errors import ModelError
 from lavibridge.core.low_rank import named_layers
-from lavibridge.interop.lora_names import DENOISER_PREFIXES, denoiser_lora_names, find_lora_layer
 from lavibridge.interop.merged_weights import merged_weights
 
 pytestmark = [
@@ -213,3 +214,34 @@ def test_the_text_encoder_s_layers_are_taken_where_the_bridge_reads_with_it(
     said = " ".join(capsys.readouterr().err.split())
     assert f"does not use {6 * len(text)} of {len(state)} keys of" in said
     assert f"({6 * len(text)} of a text encoder)" in said
+
+
+def test_kohya_s_names_for_flux_are_converted_by_diffusers(tmp_path: Path) -> None:
+    """Its authors' layout has queries, keys and values in one layer."""
+    bridge, path = toy("flux"), tmp_path / "lora.safetensors"
+    before, generator = weights(bridge), torch.Generator().manual_seed(5)
+    block = "transformer_blocks.0"
+    own = named_layers(bridge.vision.backbone)
+    width = own[f"{block}.attn.to_q"].weight.shape[0]
+
+    def pair(layer: str, rows: int) -> tuple[Tensor, Tensor]:
+        columns = own[f"{block}.{layer}"].weight.shape[1]
+        return torch.randn(rows, 2, generator=generator), torch.randn(2, columns, generator=generator)
+
+    fused, mlp = pair("attn.to_q", 3 * width), pair("ff.net.2", width)
+    state = {}
+    for name, (up, down) in {"img_attn_qkv": fused, "img_mlp_2": mlp}.items():
+        stem = f"lora_unet_double_blocks_0_{name}"
+        state |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}
+        state[f"{stem}.alpha"] = torch.tensor(1.0)
+    save_file(state, path)
+    assert read_lora_file(bridge, path).unmatched == ()
+    rows = zip(("to_q", "to_k", "to_v"), fused[0].chunk(3), strict=True)
+    wanted = {f"{block}.attn.{name}": up @ fused[1] / 2 for name, up in rows}
+    assert_added(bridge, before, {**wanted, f"{block}.ff.net.2": mlp[0] @ mlp[1] / 2})
+    save_file({f"lora_unet_nothing.{side}": torch.ones(2) for side in ("alpha", "dora_scale")}, path)
+    with pytest.raises(ModelError, match="none of its 2 keys"):
+        read_lora_file(toy(), path)
+    save_file({"lora_unet_double_blocks_0_other.lora_down.weight": torch.ones(2, 2)}, path)
+    with pytest.raises(ModelError, match="Diffusers cannot convert the file"):
+        read_lora_file(toy("flux"), path)

@@ -99,9 +99,10 @@ def test_settings_that_say_more_than_lora_or_another_rank_are_refused(tmp_path: 
     path = tmp_path / "adapter_config.json"
     plain = json.loads(path.read_text())
     for changed, match in (
-        ({"use_dora": True}, r"say DoRA \(use_dora\)"),
-        ({"peft_type": "LOKR"}, "say LOKR"),
+        ({"use_dora": True}, "say DoRA, but .* has no magnitude"),
+        ({"peft_type": "LOKR", "alpha": 8}, "say LOKR, but .* has LORA"),
         ({"peft_type": "OFT"}, "say OFT"),
+        ({"use_qalora": True}, "use_qalora"),
         ({"bias": "all"}, "bias: all"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights: pissa"),
         ({"modules_to_save": ["conv_in"]}, "modules_to_save"),
@@ -192,12 +193,6 @@ def test_a_kernel_in_two_and_linears_as_convolutions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rest", "method"),
     [
-        ("dora_scale", "DoRA"),
-        ("lora_magnitude_vector.weight", "DoRA"),
-        ("hada_w1_a", "LoHa"),
-        ("hada_t2", "LoHa"),
-        ("lokr_w1", "LoKr"),
-        ("lokr_w2_a", "LoKr"),
         ("oft_blocks", "OFT"),
         ("oft_R.weight", "OFT"),
         ("boft_R", "BOFT"),

@@ -7,76 +7,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from piped_bridges import ELLA, PROMPTS, compose, drawn, piped
 
-from lavibridge import Bridge, BridgePipeline, connect, prompt_inputs, to_diffusers
+from lavibridge import connect, prompt_inputs, to_diffusers
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RecipeError
-from lavibridge.generation.noise import initial_noise
 
 # Diffusers reads torch tensors by a NumPy call that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-PROMPTS = ["a (red:1.4) cat", "a much longer prompt: a boat beside a house"]
-SEEDS = (4, 5)
-
-
-def compose(vision: str, connector: str | dict[str, Any], **language: Any) -> Bridge:
-    """A toy bridge as if trained."""
-    small = {"rank": 4, "dropout": 0.0}
-    bridge = Bridge.compose(
-        {"kind": "llama", "source": "random", **language},
-        {"kind": vision, "source": "random"},
-        connector,
-        language_lora=small,
-        vision_lora=small,
-    )
-    generator = torch.Generator().manual_seed(1)
-    for values in bridge.trained_parameters().values():
-        for value in values.values():
-            value.data += 0.2 * torch.randn(value.shape, generator=generator)
-    return bridge.eval()
-
-
-def drawn(bridge: Bridge, guidance: float, negative: str) -> Tensor:
-    """The latents that `BridgePipeline` decodes."""
-    seen: list[Tensor] = []
-    decode = bridge.vision.decode
-
-    def listening(latents: Tensor) -> Tensor:
-        seen.append(latents.clone())
-        return decode(latents)
-
-    bridge.vision.decode = listening  # type: ignore[method-assign]
-    BridgePipeline(bridge)(
-        PROMPTS,
-        num_inference_steps=3,
-        guidance_scale=guidance,
-        seed=list(SEEDS),
-        negative_prompt=negative,
-        prompt_weighting=True,
-    )
-    del bridge.vision.decode
-    (latents,) = seen
-    return latents
-
-
-def piped(bridge: Bridge, pipe: Any, guidance: float, negative: str) -> Tensor:
-    vision = bridge.vision
-    shape = vision.latent_shape(vision.default_size, vision.default_size)
-    pipe.set_progress_bar_config(disable=True)
-    output = pipe(
-        **prompt_inputs(bridge, PROMPTS, negative, prompt_weighting=True),
-        latents=initial_noise(shape, SEEDS),
-        num_inference_steps=3,
-        guidance_scale=guidance,
-        height=vision.default_size,
-        width=vision.default_size,
-        output_type="latent",
-    )
-    return output.images
-
-
-ELLA = {"kind": "ella", "latents": 5, "blocks": 2, "heads": 4, "time_channels": 16}
 CASES: list[tuple[str, str | dict[str, Any], dict[str, Any]]] = [
     ("sd", "lavi", {}),
     ("sd", "lavi", {"see_padding": True, "max_tokens": 60}),
@@ -155,8 +93,8 @@ def test_what_a_pipeline_cannot_do_is_said() -> None:
         to_diffusers(bridge, "image-to-image")
     with pytest.raises(RecipeError, match="one negative prompt or one for each"):
         prompt_inputs(bridge, PROMPTS, ["a", "b", "c"])
-    with pytest.raises(ModelError, match="'flux' has no Diffusers pipeline"):
-        to_diffusers(compose("flux", "lavi"))
+    with pytest.raises(ModelError, match="'auraflow' has no Diffusers pipeline"):
+        to_diffusers(compose("auraflow", "lavi"))
     with pytest.raises(ModelError, match="differ in length"):
         prompt_inputs(compose("sd3", "lavi"), PROMPTS)
     bridge = compose("sd", "lavi")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,8 +155,8 @@ def test_all_captions_of_a_picture_are_met(
     assert set(fed.draw(0, 0).batch.prompts) == {"one", "two", "three"}
 
 
-def open_pairs(path: Path) -> Dataset:
-    section = read_section("data", {"kind": "tsv", "path": path})
+def open_pairs(path: Path, **options: Any) -> Dataset:
+    section = read_section("data", {"kind": "tsv", "path": path, **options})
     assert isinstance(section, Dataset.Config)
     return open_dataset(kind_of_section(section), section, RejectedPictures())
 
@@ -211,3 +212,22 @@ def test_an_error_while_reading_ahead_is_not_lost(
     with pytest.raises(DataError, match="no longer is"):
         ahead.draw(0, 0)
     ahead.close()
+
+
+def test_a_visit_s_tags_depend_on_the_seed_and_the_position_alone(
+    bridge: Bridge, toy: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "pairs.tsv").write_text("a.png\tone, two, three, four\n")
+    options = {"shuffle_tags": True, "tag_dropout": 0.2, "trigger": "sks"}
+
+    def prompts(batch: int, seed: int = 0) -> list[str]:
+        dataset = open_pairs(tmp_path / "pairs.tsv", **options)
+        recipe = toy(training={"batch": batch, "caption_dropout": 0.0, "seed": seed})
+        fed = batches(bridge, recipe, dataset)
+        return [prompt for step in range(24 // batch) for prompt in fed.draw(step, 0).batch.prompts]
+
+    assert prompts(24) == prompts(6) == prompts(3)
+    assert prompts(24) != prompts(24, seed=1)
+    assert len(set(prompts(24))) > 8
+    assert all(prompt.startswith("sks") for prompt in prompts(24))

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from lavibridge.cli.main import app
 from lavibridge.core.errors import LaviError
 from lavibridge.core.files import write_folder_atomic
-from lavibridge.recipes.recipe import Recipe, dump_recipe
+from lavibridge.recipes.recipe import Recipe, dump_recipe, make_recipe
+from lavibridge.training.start_checks import check_start
 
 Toy = Callable[..., Recipe]
 
@@ -228,3 +229,42 @@ def test_a_hidden_place_among_the_pictures_is_not_read_and_so_allowed(toy: Toy, 
     recipe = make_recipe({**toy().model_dump(), "data": data})
     check_input_paths(recipe, tmp_path / "pictures" / ".runs" / "a")
     check_input_paths(recipe, tmp_path / "pictures-of-runs")
+
+
+def test_captions_that_vary_are_not_cached(toy: Toy, tmp_path: Path) -> None:
+    for data in (
+        {"shuffle_tags": True},
+        {"kind": "mixture", "scenes": None, "parts": [{"kind": "world", "scenes": 4, "tag_dropout": 0.1}]},
+    ):
+        settings = {name: value for name, value in {**toy().data.model_dump(), **data}.items() if value}
+        if "parts" in data:
+            settings = {"kind": "mixture", "size": 16, "parts": data["parts"]}
+        recipe = make_recipe(
+            {
+                **toy().model_dump(),
+                "lora": {"language": None, "vision": {"rank": 4}},
+                "data": settings,
+                "training": {**toy().training.model_dump(), "feature_cache_gb": 0.5},
+            }
+        )
+        with pytest.raises(LaviError, match="another caption at every visit"):
+            check_start(recipe, tmp_path / "run")
+
+
+def test_sample_prompts_come_from_a_file(written: Path, tmp_path: Path) -> None:
+    prompts, run = tmp_path / "prompts.txt", tmp_path / "run"
+    prompts.write_text("a green star\n\na red moon\n")
+    call = ["train", written, "training.steps=1", "training.preview_every=1", "preview.steps=1"]
+    done = CliRunner().invoke(app, [*map(str, call), "--sample-prompts", str(prompts), "--out", str(run)])
+    assert done.exit_code == 0, done.output
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["preview"]["prompts"] == [
+        "a green star",
+        "a red moon",
+    ]
+    with Image.open(run / "samples" / "step-1.png") as sheet:
+        assert "a green star; a red moon" in sheet.text["description"]
+    lines = tmp_path / "prompts.jsonl"
+    lines.write_text('{"prompt": "a", "seed": 3, "width": 64}\n')
+    error = lavi(*call, "--sample-prompts", lines, "--out", tmp_path / "other")
+    assert re.search(r"has seed, width for 'a', but these images share all settings", str(error))
+    assert not (tmp_path / "other").exists()

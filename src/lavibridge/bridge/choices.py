@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from lavibridge.bridge.lora_files import add_lora_files, lora_file_at
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.config import validate_config
@@ -19,13 +20,15 @@ from lavibridge.vision.base import VisionModel
 from lavibridge.vision.parts.single_file import locate_configuration
 
 ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
+_OF_SOURCE = ("kind", "revision", "config", "variant")
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
 def model_of_choice(package: str, choice: ModelChoice, device: torch.device | None = None) -> Any:
     """Load the language or vision model (``package``) of a source or of options; return a loaded model as is.
 
-    Detects the kind if the options name none. On the meta ``device`` the model has shapes but no weights.
+    Detects the kind if the options name none. Adds a vision model's LoRA files to its denoiser. On the meta
+    ``device`` the model has shapes but no weights.
     Raises RecipeError for wrong options and ModelError for wrong files.
     """
     if isinstance(choice, nn.Module):
@@ -43,7 +46,15 @@ def model_of_choice(package: str, choice: ModelChoice, device: torch.device | No
             f"{package}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(package))}"
         )
     chosen = _load_kind(package, registry.detect_kind_of_options(package, options) if kind is None else kind)
-    return chosen(validate_config(chosen.Config, options, package), device)
+    config = validate_config(chosen.Config, options, package)
+    if not isinstance(config, VisionModel.Config) or not config.lora_files:
+        return chosen(config, device)
+    for each in config.lora_files:
+        lora_file_at(each.path)
+    model = chosen(config, device)
+    if not model.placement.is_meta:
+        add_lora_files(model)
+    return model
 
 
 def with_options(choice: ModelChoice, changed: Mapping[str, Any]) -> ModelChoice:
@@ -51,6 +62,24 @@ def with_options(choice: ModelChoice, changed: Mapping[str, Any]) -> ModelChoice
     if isinstance(choice, nn.Module) or not changed:
         return choice
     return {**(choice if isinstance(choice, Mapping) else {"source": choice}), **changed}
+
+
+def replaced_options(
+    saved: Mapping[str, Any], choice: str | PathLike[str] | Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return a saved model's options, with another source for a copy of the model, or with other options.
+
+    What belongs to the saved source (kind, revision, configuration, variant) does not apply to another.
+    """
+    if choice is None:
+        return dict(saved)
+    changed = dict(choice) if isinstance(choice, Mapping) else {"source": choice}
+    kept = dict(saved)
+    if "source" in changed:
+        changed["source"] = fspath(changed["source"])
+        if changed["source"] != saved["source"]:
+            kept = {name: value for name, value in saved.items() if name not in _OF_SOURCE}
+    return {**kept, **changed}
 
 
 def native_text_encoders(

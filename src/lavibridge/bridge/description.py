@@ -47,11 +47,12 @@ def _names_a_model(options: Mapping[str, Any]) -> bool:
 
 
 def _is_folded(folded: Mapping[str, Any]) -> bool:
-    """Whether the entry lists name and hash of LoRA files by model."""
+    """Whether the entry lists name, hash and strength of LoRA files by model."""
     each = [entry for entries in folded.values() if isinstance(entries, list) for entry in entries]
     return (
         folded.keys() <= {"language", "vision"}
         and all(isinstance(entries, list) for entries in folded.values())
-        and all(isinstance(entry, dict) and entry.keys() == {"name", "sha256"} for entry in each)
-        and all(isinstance(text, str) for entry in each for text in entry.values())
+        and all(isinstance(entry, dict) and entry.keys() == {"name", "sha256", "strength"} for entry in each)
+        and all(isinstance(entry[name], str) for entry in each for name in ("name", "sha256"))
+        and all(type(entry["strength"]) in (int, float) for entry in each)
     )

@@ -1,26 +1,27 @@
 """Uploads and downloads bridges: a repository on the hub is a saved bridge with a model card.
 
-OWNER/NAME    bridge.json, connector/, language_lora/, vision_lora/, README.md
+OWNER/NAME    bridge.json, connector/, language_lora/, vision_lora/, vision_folded/, samples.png, README.md
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.errors import ModelError, RunError
+from lavibridge.core.errors import ModelError, RecipeError, RunError
 from lavibridge.core.files import read_json_object, write_atomic
 from lavibridge.core.hub import is_local_only
+from lavibridge.core.sources import is_hub_id
 
 _FILES = ("bridge.json", "connector/*", "*_lora/*", "*_folded/*")
 _CARD = """---
 library_name: lavibridge
 pipeline_tag: text-to-image
-base_model:
+{license}base_model:
 {base_models}
 ---
 
 # {repo_id}
-
+{samples}
 A bridge between the language model `{language}` and the vision model `{vision}`, both frozen.
 
 ```python
@@ -29,7 +30,19 @@ from lavibridge import BridgePipeline
 pipe = BridgePipeline.from_pretrained("{repo_id}")
 image = pipe("a red circle", seed=0).images[0]
 ```
+
+## Licences
+
+| part | licence |
+| --- | --- |
+| this bridge | {own_license} |
+| `{language}` | FILL IN |
+| `{vision}` | FILL IN |
+{folded}
+All of them apply to a bridge and to its images.
 """
+SAMPLES = "samples.png"
+"""The sample images of an upload."""
 
 
 def download_bridge_from_hub(repo_id: str, revision: str | None) -> Path:
@@ -52,19 +65,35 @@ def download_bridge_from_hub(repo_id: str, revision: str | None) -> Path:
     return folder
 
 
-def upload_bridge_to_hub(
-    folder: Path, repo_id: str, *, private: bool | None, token: str | None, message: str
-) -> str:
-    """Upload a saved bridge and its model card, and return the commit's URL.
+def write_hub_card(folder: Path, repo_id: str, license: str | None) -> None:
+    """Write the model card beside a saved bridge.
 
-    Raises ModelError if a frozen model is a local folder, and RunError if the hub refuses the upload.
+    Raises RecipeError unless ``repo_id`` is OWNER/NAME, and ModelError if a frozen model is a local folder.
     """
-    from huggingface_hub import HfApi
-
+    if not is_hub_id(repo_id):
+        raise RecipeError(f"a repository of the hub is called OWNER/NAME, found '{repo_id}'")
     stored = read_json_object(folder / "bridge.json")
     sources = {name: _public_source(name, stored[name]) for name in ("language", "vision")}
     base_models = "\n".join(f"  - {source}" for source in sources.values())
-    write_atomic(folder / "README.md", _CARD.format(repo_id=repo_id, base_models=base_models, **sources))
+    folded = [each["name"] for files in stored["folded"].values() for each in files]
+    card = _CARD.format(
+        repo_id=repo_id,
+        base_models=base_models,
+        license="" if license is None else f"license: {license}\n",
+        own_license=license or "FILL IN",
+        samples=f"\n![Images of this bridge.]({SAMPLES})\n" if (folder / SAMPLES).is_file() else "",
+        folded="".join(f"| the LoRA file `{name}` in it | FILL IN |\n" for name in folded),
+        **sources,
+    )
+    write_atomic(folder / "README.md", card)
+
+
+def upload_to_hub(
+    folder: Path, repo_id: str, *, private: bool | None, token: str | None, message: str
+) -> str:
+    """Upload a folder and return the commit's URL. Raises RunError if the hub refuses the upload."""
+    from huggingface_hub import HfApi
+
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)

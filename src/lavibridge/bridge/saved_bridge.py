@@ -4,7 +4,7 @@
     connector/         config.json, model.safetensors
     language_lora/     adapter_config.json, adapter_model.safetensors, in PEFT's layout
     vision_lora/       the same
-    vision_folded/0/   the same, for each LoRA file in the frozen weights; also language_folded/
+    vision_folded/0/   each LoRA file in the frozen weights (folded_files.py); also language_folded/
 
 `bridge_file.py` packs such a folder into one file, which the functions here read as well. A run folder holds
 such folders as ``checkpoints/step-N/bridge`` and, with averaged weights, ``checkpoints/step-N/ema``. A
@@ -24,16 +24,17 @@ from torch import Tensor
 from lavibridge import __version__, lora
 from lavibridge.bridge.bridge_file import BridgeFile, is_bridge_file, read_bridge_file, read_json_entry
 from lavibridge.bridge.description import FORMAT, PARTS, check_description
+from lavibridge.bridge.folded_files import folded_of_state, write_folded
 from lavibridge.bridge.hub import download_bridge_from_hub
 from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import file_sha256, read_json, write_json
-from lavibridge.core.low_rank import FoldedLora, fold_low_rank
 from lavibridge.core.paths import expand_path, path_below
 from lavibridge.core.safetensors_file import load_tensors, read_safetensors_header
 from lavibridge.core.sources import is_hub_id
 from lavibridge.core.tensors import check_tensors_finite, check_tensors_fit, save_tensors
+from lavibridge.core.weight_changes import FoldedLora, fold_lora
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
 
@@ -57,8 +58,8 @@ class SavedBridge:
     language_lora: Mapping[str, Any] | None
     vision_lora: Mapping[str, Any] | None
     distilled_guidance_scale: float | None
-    folded: Mapping[str, Sequence[Mapping[str, str]]]
-    """Name and SHA-256 of the LoRA files in the frozen weights, by model."""
+    folded: Mapping[str, Sequence[Mapping[str, Any]]]
+    """Name, SHA-256 and strength of the LoRA files in the frozen weights, by model."""
     packed: BridgeFile | None
     """The single file; None for a folder."""
 
@@ -79,6 +80,15 @@ class SavedBridge:
         if not file.is_file():
             raise RunError(f"{file} is missing, so the saved bridge is incomplete: take another copy")
         return load_tensors(file)
+
+    def folded_in(self, package: str) -> list[FoldedLora]:
+        """Return the LoRA files in the frozen weights of the language or vision model."""
+        found = []
+        for index, about in enumerate(self.folded.get(package, ())):
+            state = self.tensors(f"{package}_folded/{index}")
+            check_tensors_finite(state, f"the LoRA file '{about['name']}' in {self.path}")
+            found.append(folded_of_state(state, about))
+        return found
 
 
 def write_saved_bridge(
@@ -119,13 +129,14 @@ def write_saved_bridge(
         if settings is not None:
             lora.save_lora(model.backbone, folder / name, model.config.source)
             files += [f"{name}/adapter_config.json", f"{name}/{lora.PEFT_WEIGHTS}"]
-    folded: dict[str, list[dict[str, str]]] = {}
+    folded: dict[str, list[dict[str, Any]]] = {}
     for package, model in (("language", language), ("vision", vision)):
         for index, each in enumerate(model.folded):
             place = f"{package}_folded/{index}"
-            lora.save_lora_pairs(each.pairs, folder / place, model.config.source)
-            files += [f"{place}/adapter_config.json", f"{place}/{lora.PEFT_WEIGHTS}"]
-            folded.setdefault(package, []).append({"name": each.name, "sha256": each.sha256})
+            written = write_folded(each, folder / place, model.config.source)
+            files += [f"{place}/{name}" for name in written]
+            about = {"name": each.name, "sha256": each.sha256, "strength": each.strength}
+            folded.setdefault(package, []).append(about)
     description["folded"] = folded
     description["files"] = {name: file_sha256(folder / name) for name in files}
     write_json(folder / _DESCRIPTION, description)
@@ -153,7 +164,10 @@ def read_saved_bridge(folder: Path) -> SavedBridge:
 def load_saved_weights(
     stored: SavedBridge, language: LanguageModel, connector: Connector, vision: VisionModel
 ) -> None:
-    """Load the saved weights into the parts of a composed bridge. Raises ModelError if they do not fit."""
+    """Load the saved weights into the parts of a composed bridge. Raises ModelError if they do not fit.
+
+    LoRA files that a model contains already, because its recipe names them, are not added again.
+    """
     load_text_weights(stored, language, connector)
     _load_lora(stored, "vision", vision)
 
@@ -175,12 +189,11 @@ def load_text_weights(stored: SavedBridge, language: LanguageModel, connector: C
 
 def _load_lora(stored: SavedBridge, package: str, model: LanguageModel | VisionModel) -> None:
     """Load a model's LoRA, and the LoRA files in its frozen weights."""
-    for index, named in enumerate(stored.folded.get(package, ())):
-        state = stored.tensors(f"{package}_folded/{index}")
-        check_tensors_finite(state, f"the LoRA file '{named['name']}' in {stored.path}")
-        folded = FoldedLora(**named, pairs=lora.lora_pairs_of_state(state))
-        fold_low_rank(model.backbone, folded.pairs)
-        model.folded += (folded,)
+    present = {each.identity for each in model.folded}
+    for folded in stored.folded_in(package):
+        if folded.identity not in present:
+            fold_lora(model.backbone, folded)
+            model.folded += (folded,)
     if f"{package}_lora" in stored.parts:
         state = stored.tensors(f"{package}_lora")
         lora.load_lora_state(model.backbone, state, f"{package} model in {stored.path}")
@@ -293,7 +306,7 @@ def _named(package: str, model: LanguageModel | VisionModel) -> dict[str, Any]:
         raise ModelError(
             f"a native pipeline has nothing to save: load '{model.config.source}' with BridgePipeline.native"
         )
-    options = model.config.model_dump()
+    options = model.config.model_dump(exclude={"lora_files"})  # their weights are in the saved bridge
     for name in ("source", "config"):
         if options.get(name) is not None and Path(options[name]).exists():
             options[name] = str(Path(options[name]).resolve())

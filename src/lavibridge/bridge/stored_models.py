@@ -20,7 +20,9 @@ from lavibridge.core.tensors import check_tensors_finite, check_tensors_fit
 from lavibridge.language.base import LanguageModel
 
 
-def check_stored_models(stored: SavedBridge) -> None:
+def check_stored_models(
+    stored: SavedBridge, language_options: Mapping[str, Any], vision_options: Mapping[str, Any]
+) -> None:
     """Check the models of a single file by their configurations; a folder is as its owner left it.
 
     Warns about models whose files have changed. Raises ModelError if there is no such model, or if the
@@ -28,9 +30,9 @@ def check_stored_models(stored: SavedBridge) -> None:
     """
     if stored.packed is None:
         return
-    warn_about_changed_model("language model", stored.language, stored.packed.models.language)
-    warn_about_changed_model("vision model", stored.vision, stored.packed.models.vision)
-    language: LanguageModel = choices.model_of_choice("language", stored.language, torch.device("meta"))
+    warn_about_changed_model(stored, "language", language_options)
+    warn_about_changed_model(stored, "vision", vision_options)
+    language: LanguageModel = choices.model_of_choice("language", language_options, torch.device("meta"))
     check_connector_fits(stored, language.config.source, language.spec, stored.packed.models.denoiser.spec)
 
 
@@ -79,13 +81,24 @@ def files_identity(options: Mapping[str, Any]) -> str:
     return source_identity(**{name: options[name] for name in names if options.get(name) is not None})
 
 
-def warn_about_changed_model(name: str, options: Mapping[str, Any], recorded: str) -> None:
-    """Warn if the files that ``options`` name have another hash than the recorded one.
+def warn_about_changed_model(stored: SavedBridge, package: str, options: Mapping[str, Any]) -> None:
+    """Warn if the files that a model's ``options`` name have another hash than the single file records.
 
-    Another copy of the same model may have other files, so this is no error.
+    Another copy of the same model may have other files, so this is no error. ``package`` is language or
+    vision. Raises ModelError if there is no such model.
     """
-    if files_identity(options) != recorded:
+    if stored.packed is None:
+        return
+    source = options["source"]
+    try:
+        found = files_identity(options)
+    except ModelError as error:
+        raise ModelError(
+            f"{stored.path} needs the {package} model '{source}', which cannot be opened here: {error}. "
+            f"Bridge.from_pretrained(..., {package}=SOURCE) takes another copy of it"
+        ) from error
+    if found != getattr(stored.packed.models, package):
         console.print(
-            f"note: the files of the {name} '{options['source']}' are not those that the bridge was exported "
+            f"note: the files of the {package} model '{source}' are not those that the bridge was exported "
             "with: images differ if it is another model, or a fine-tuned one",
         )

@@ -28,6 +28,7 @@ from lavibridge.cli import (
     pivot,
     plan,
     prompts,
+    push,
     quickstart,
     report,
     serve,
@@ -116,6 +117,7 @@ app.command("study")(study.study)
 app.command("serve")(serve.serve)
 app.command("import")(import_released.import_released)
 app.command("export")(export.export)
+app.command("push")(push.push)
 app.command("show")(show.show)
 app.command("doctor")(doctor.doctor)
 app.add_typer(ab.app, name="ab")

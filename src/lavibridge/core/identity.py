@@ -80,7 +80,7 @@ def model_identity(model: nn.Module, config: Any, *folded: str, added: Sequence[
     which models were identified before; they count unless they are None.
     """
     is_toy = config.source == RANDOM
-    options = config.model_dump(mode="json", exclude={"source", "revision", "proxy"})
+    options = config.model_dump(mode="json", exclude={"source", "revision", "proxy", "lora_files"})
     configuration = options.pop("config", None)
     for name in added:
         if options.get(name, "") is None:

@@ -1,35 +1,17 @@
-"""Lists the linear and convolution layers of a network, and folds low-rank updates into their weights.
+"""Lists the linear and convolution layers of a network, and adds low-rank updates to their weights.
 
-    linear        W + up down
-    convolution   W + up down, the kernels of down flattened
-
-A folded update becomes part of the frozen network. The model records it (`FoldedLora`), because its folder
-does not contain it.
+linear        W + up down
+convolution   W + up down, the kernels of down flattened
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
-import torch
 from torch import Tensor, nn
-
-from lavibridge.core.errors import ModelError
 
 Layer: TypeAlias = nn.Linear | nn.Conv2d
 LowRankPairs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
 """(up, down) by layer name; up includes any scale."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoldedLora:
-    """A LoRA file that was folded into a network."""
-
-    name: str
-    """The file's name."""
-    sha256: str
-    """The file's hash, which identifies it later."""
-    pairs: LowRankPairs
 
 
 def plain_layer_name(name: str) -> str | None:
@@ -62,18 +44,3 @@ def add_low_rank(weight: Tensor, up: Tensor, down: Tensor) -> Tensor:
     """Add up down to the weight in float32 and return the result in the weight's own format."""
     change = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
     return (weight.float() + change.to(weight.device)).to(weight.dtype)
-
-
-@torch.no_grad()
-def fold_low_rank(network: nn.Module, pairs: LowRankPairs) -> None:
-    """Add (up, down) to the layers' weights: all, or none with a ModelError."""
-    own = named_layers(network)
-    wrong = [name for name in pairs if name not in own or not own[name].weight.is_floating_point()]
-    if wrong:
-        raise ModelError(
-            f"{len(wrong)} layers, such as {wrong[0]}, are missing or quantised, so the LoRA file cannot be "
-            "added: load the model that it was made for, without `quantize`"
-        )
-    for name, (up, down) in pairs.items():
-        weight = own[name].weight
-        weight.copy_(add_low_rank(weight, up, down))

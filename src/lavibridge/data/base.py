@@ -52,6 +52,26 @@ class Dataset(ABC):
         or the number of shapes; false crops every picture to a square."""
         flip: bool = False
         """Mirror the picture at half of the visits, unless one of its captions mentions left or right."""
+        prefix: str = ""
+        """Text before every caption, with the space or comma that follows it."""
+        trigger: str | None = Field(default=None, min_length=1)
+        """A word that every caption has: it comes first in captions without it."""
+        shuffle_tags: bool = False
+        """Shuffle the tags of a caption, which commas separate, at every visit."""
+        tag_dropout: float = Field(default=0.0, ge=0, lt=1)
+        """Share of the tags that a visit leaves out; never the trigger."""
+        keep_tags: int = Field(default=0, ge=0)
+        """Number of tags at the start, besides the trigger, that are neither shuffled nor left out."""
+
+        @property
+        def varies_captions(self) -> bool:
+            """Whether a caption differs from visit to visit."""
+            return self.shuffle_tags or self.tag_dropout > 0
+
+        @property
+        def edits_captions(self) -> bool:
+            """Whether captions are not those of the files."""
+            return bool(self.prefix) or self.trigger is not None or self.varies_captions
 
     has_pictures: bool = True
     """Whether each sample has a picture; False for a data set of captions alone."""
@@ -69,6 +89,10 @@ class Dataset(ABC):
     @abstractmethod
     def sample(self, index: int) -> Sample:
         """Return name and captions of one picture."""
+
+    def visit_caption(self, index: int, caption: str, seed: int) -> str:
+        """Return one of a picture's captions as one visit sees it; ``seed`` belongs to the visit."""
+        return caption
 
     def names(self) -> Iterator[str]:
         """Yield every picture's name in order."""
@@ -98,4 +122,9 @@ class Dataset(ABC):
 def open_dataset(kind: str, config: Dataset.Config, rejected: RejectedPictures) -> Dataset:
     """Open the data of a recipe: read the index and check every picture once, before training."""
     dataset: type[Dataset] = registry.load_kind("data", kind)
-    return dataset(config, rejected)
+    opened = dataset(config, rejected)
+    if not config.edits_captions:
+        return opened
+    from lavibridge.data.edited_captions import EditedCaptions  # which is a Dataset
+
+    return EditedCaptions(opened)

@@ -7,7 +7,8 @@
         - {kind: webdataset, path: others/, weight: 0.4}
 
 A weight is a share of the visits, independent of the number of pictures: pictures of a small part repeat more
-often. Without weights every picture counts alike. The published LaVi-Bridge was trained on 600k pictures of
+often. ``repeats`` instead says how often an epoch visits each picture of a part, as in other trainers.
+Without either, every picture counts alike. The published LaVi-Bridge was trained on 600k pictures of
 COCO and 400k others (Zhao et al. 2024, arXiv 2403.07860).
 """
 
@@ -29,6 +30,8 @@ from lavibridge.data.pictures.rejected import RejectedPictures
 
 _MIXTURE_FIELDS = ("size", "buckets", "flip")
 """Fields that belong to the mixture and not to a part."""
+_PART_FIELDS = ("kind", "weight", "repeats", *_MIXTURE_FIELDS)
+"""Fields that the kind of a part does not read."""
 
 
 class Mixture(Dataset):
@@ -38,8 +41,8 @@ class Mixture(Dataset):
         """Settings of `data.kind: mixture`."""
 
         parts: tuple[dict[str, Any], ...] = Field(min_length=1)
-        """Data sets: each a `data` section with its kind, and a `weight` above 0 (for all parts or for none).
-        """
+        """Data sets: each a `data` section with its kind, and for all parts or for none a `weight` above 0 or
+        `repeats`, a whole number of visits of each picture."""
 
         @field_validator("parts", mode="before")
         @classmethod
@@ -50,6 +53,9 @@ class Mixture(Dataset):
             found = [_complete_part(part, f"data.parts.{number}") for number, part in enumerate(parts)]
             if len({part["weight"] is None for part in found}) > 1:
                 raise ValueError("give every part a weight, or none")
+            repeated = [part for part in found if "repeats" in part]
+            if repeated and (len(repeated) < len(found) or found[0]["weight"] is not None):
+                raise ValueError("give every part repeats, or none, and no weights beside them")
             return found
 
     config: "Mixture.Config"
@@ -71,10 +77,10 @@ class Mixture(Dataset):
         return sum(map(len, self.datasets))
 
     def parts(self) -> tuple[DatasetPart, ...]:
-        if self.config.parts[0]["weight"] is None:
+        if self.config.parts[0]["weight"] is None and "repeats" not in self.config.parts[0]:
             return super().parts()
         return tuple(
-            DatasetPart(count=len(dataset), weight=float(part["weight"]))
+            DatasetPart(count=len(dataset), weight=_weight(part, len(dataset)))
             for dataset, part in zip(self.datasets, self.config.parts, strict=True)
         )
 
@@ -82,6 +88,10 @@ class Mixture(Dataset):
         number, inside = self._locate(index)
         sample = self.datasets[number].sample(inside)
         return Sample(name=f"{number}:{sample.name}", captions=sample.captions)
+
+    def visit_caption(self, index: int, caption: str, seed: int) -> str:
+        number, inside = self._locate(index)
+        return self.datasets[number].visit_caption(inside, caption, seed)
 
     def picture(self, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
         number, inside = self._locate(index)
@@ -107,6 +117,11 @@ class Mixture(Dataset):
         return number, index - (ends[number] - len(self.datasets[number]))
 
 
+def _weight(part: Mapping[str, Any], count: int) -> float:
+    """Return a part's share of the visits, relative to those of the others."""
+    return float(part["weight"]) if "repeats" not in part else float(part["repeats"] * count)
+
+
 def _part_config(part: Mapping[str, Any], where: str) -> Dataset.Config:
     """Return the settings of a part. Raises RecipeError if its kind is missing or a field belongs to the
     mixture."""
@@ -116,7 +131,7 @@ def _part_config(part: Mapping[str, Any], where: str) -> Dataset.Config:
     for name in _MIXTURE_FIELDS:
         if part.get(name):
             raise RecipeError(f"{where}.{name}: set it for the whole mixture, as data.{name}")
-    fields = {name: value for name, value in part.items() if name not in ("kind", "weight", *_MIXTURE_FIELDS)}
+    fields = {name: value for name, value in part.items() if name not in _PART_FIELDS}
     model: type[Dataset.Config] = registry.load_kind("data", kind).Config
     return validate_config(model, fields, where)
 
@@ -131,7 +146,11 @@ def _complete_part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
     fields = _part_config(part, where).model_dump(mode="json", exclude=set(_MIXTURE_FIELDS))
     if not registry.load_kind("data", str(part["kind"])).has_pictures:
         raise RecipeError(f"{where}: a mixture needs pictures, but data of kind '{part['kind']}' has none")
-    return {"kind": part["kind"], "weight": weight, **fields}
+    repeats = part.get("repeats")
+    if repeats is not None and (isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1):
+        raise RecipeError(f"{where}.repeats: must be a whole number from 1, found {repeats!r}")
+    chosen = {} if repeats is None else {"repeats": repeats}
+    return {"kind": part["kind"], "weight": weight, **chosen, **fields}
 
 
 def flatten_parts(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, Dataset.Config]]:

@@ -28,7 +28,7 @@ from lavibridge.bridge.choices import (
     with_options,
 )
 from lavibridge.bridge.dtype import convert_dtype
-from lavibridge.bridge.hub import upload_bridge_to_hub
+from lavibridge.bridge.hub import upload_to_hub, write_hub_card
 from lavibridge.bridge.weight_checks import require_own_weights, require_weights
 from lavibridge.core.device import dtype_name, pick_device
 from lavibridge.core.errors import RecipeError
@@ -205,19 +205,22 @@ class BridgePipeline:
         repo_id: str,
         *,
         private: bool | None = None,
+        license: str | None = None,
         token: str | None = None,
         commit_message: str = "Upload a bridge",
     ) -> str:
         """Upload the bridge with a model card to the Hugging Face hub, and return the commit's URL.
 
-        Creates the repository OWNER/NAME if it does not exist. Raises ModelError if a frozen model is a
-        local folder, which nobody else could load, and RunError if the hub refuses the upload.
+        Creates the repository OWNER/NAME if it does not exist. ``license`` is the hub's name of the bridge's
+        licence, such as apache-2.0. Raises RecipeError for another form of ``repo_id``, ModelError if a
+        frozen model is a local folder, which nobody else could load, and RunError if the hub refuses the
+        upload.
         """
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory() as place:
+            folder = Path(place)
             self.save_pretrained(folder)
-            return upload_bridge_to_hub(
-                Path(folder), repo_id, private=private, token=token, message=commit_message
-            )
+            write_hub_card(folder, repo_id, license)
+            return upload_to_hub(folder, repo_id, private=private, token=token, message=commit_message)
 
     @torch.no_grad()  # under inference_mode, FSDP2 would gather the weights once more
     def __call__(

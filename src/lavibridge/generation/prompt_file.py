@@ -61,6 +61,22 @@ def read_prompt_file(path: Path) -> list[RequestedPrompt]:
     return [RequestedPrompt(prompt=line.strip()) for _, line in numbered]
 
 
+def read_plain_prompts(path: Path) -> tuple[str, ...]:
+    """Return the texts of a file of prompts, whose lines may have no settings of their own.
+
+    Raises RecipeError as `read_prompt_file` does, and for a line with settings.
+    """
+    read = read_prompt_file(path)
+    for each in read:
+        settings = sorted(each.model_dump(exclude={"prompt"}, exclude_none=True))
+        if settings:
+            raise RecipeError(
+                f"{path} has {', '.join(settings)} for '{each.prompt}', but these images share all settings: "
+                "leave the prompts alone in the file"
+            )
+    return tuple(each.prompt for each in read)
+
+
 def _from_json(line: str, where: str) -> RequestedPrompt:
     try:
         found = parse_json(line, where)

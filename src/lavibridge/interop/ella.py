@@ -18,8 +18,8 @@ from torch import Tensor
 
 from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
+from lavibridge.core.weight_files import read_named_weights
 from lavibridge.interop.compatibility import check_width_compatibility, load_compatible_weights
-from lavibridge.interop.weight_files import read_named_weights
 from lavibridge.vision.base import VisionModel
 
 _PUBLISHED: Mapping[str, Any] = {"max_tokens": 128, "see_padding": "connector"}

@@ -24,9 +24,9 @@ from lavibridge.bridge import Bridge
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import read_json
 from lavibridge.core.low_rank import low_rank_shapes
+from lavibridge.core.weight_files import read_named_weights, read_weight_list
 from lavibridge.interop.compatibility import check_width_compatibility, load_compatible_weights
 from lavibridge.interop.published_order import published_order
-from lavibridge.interop.weight_files import read_named_weights, read_weight_list
 from lavibridge.lora import LoraSettings
 from lavibridge.vision.base import VisionModel
 

@@ -24,6 +24,7 @@ from lavibridge.bridge.saved_bridge import SavedBridge
 from lavibridge.core.errors import ModelError
 from lavibridge.core.low_rank import LowRankPairs
 from lavibridge.core.tensors import save_tensors
+from lavibridge.core.weight_changes import FoldedLora
 
 LORA_FILE = "vision_lora.safetensors"
 _KOHYA_SIDES = (".lora_up.weight", ".lora_down.weight")
@@ -69,11 +70,15 @@ def comfyui_lora_state(pairs: LowRankPairs, network: str) -> dict[str, Tensor]:
 
 
 def stored_vision_pairs(stored: SavedBridge) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return (up, down) of the denoiser's layers in a saved bridge, with LoRA files; empty without LoRA."""
+    """Return (up, down) of the denoiser's layers in a saved bridge, with LoRA files; empty without LoRA.
+
+    Raises ModelError for a LoRA file of another method.
+    """
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
-    for part in stored.parts:
-        if part.startswith("vision_"):
-            pairs = _joined(pairs, lora.lora_pairs_of_state(stored.tensors(part)))
+    if stored.vision_lora is not None:
+        pairs = lora.lora_pairs_of_state(stored.tensors("vision_lora"))
+    for folded in stored.folded_in("vision"):
+        pairs = _joined(pairs, _plain_pairs(folded))
     return pairs
 
 
@@ -85,12 +90,22 @@ def _vision_pairs(bridge: Bridge) -> dict[str, tuple[Tensor, Tensor]]:
     """The (up, down) of each layer, with the bridge's LoRA and folded LoRA concatenated along the rank."""
     pairs = lora.lora_pairs(bridge.vision.backbone)
     for folded in bridge.vision.folded:
-        pairs = _joined(pairs, folded.pairs)
+        pairs = _joined(pairs, _plain_pairs(folded))
     if not pairs:
         raise ModelError(
             "the bridge has no vision LoRA, so this format has nothing to hold: use the original vision model"
         )
     return pairs
+
+
+def _plain_pairs(folded: FoldedLora) -> LowRankPairs:
+    """Return the (up, down) of a LoRA file at its strength. Raises ModelError unless it is plain LoRA."""
+    if not folded.is_plain:
+        raise ModelError(
+            f"the frozen denoiser contains {folded.name}, which is not plain LoRA, so this format cannot "
+            "hold it: export to diffusers, or to peft"
+        )
+    return {name: (up * folded.strength, down) for name, (up, down) in folded.pairs.items()}
 
 
 def _joined(pairs: LowRankPairs, added: LowRankPairs) -> dict[str, tuple[Tensor, Tensor]]:

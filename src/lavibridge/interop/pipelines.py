@@ -29,9 +29,11 @@ from lavibridge.generation.sampling import make_sampler
 from lavibridge.interop.packing import pack_features
 from lavibridge.interop.pipeline_hook import (
     connect,
+    differing_lengths,
     needs_pipeline_hook,
     require_diffusers_model,
 )
+from lavibridge.vision.hf import DiffusersModel
 
 _TASKS = {
     "text-to-image": None,
@@ -42,12 +44,13 @@ _TASKS = {
 
 
 def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | None = None) -> Any:
-    """Make a Diffusers pipeline of the vision model's family, with UniPC; call it with `prompt_inputs`.
+    """Make a Diffusers pipeline of the vision model's family; call it with `prompt_inputs`.
 
     ``task`` is text-to-image, image-to-image or inpainting. A Diffusers ``controlnet`` for the same denoiser
-    makes it the family's ControlNet pipeline. Puts the bridge into evaluation mode. The pipeline shares the
-    bridge's weights, so a change to one changes both. Raises RecipeError for an unknown task, and ModelError
-    if Diffusers has no such pipeline for the family.
+    makes it the family's ControlNet pipeline. It samples with UniPC; image-to-image and inpainting of flow
+    models use the model's own scheduler. Puts the bridge into evaluation mode. The pipeline shares the
+    bridge's weights and layers, so what is loaded into one (LoRA, an IP-Adapter) changes both. Raises
+    RecipeError for an unknown task, and ModelError if Diffusers has no such pipeline for the family.
     """
     if task not in _TASKS:
         known = tuple(_TASKS)
@@ -57,11 +60,10 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
     vision, pipeline = require_diffusers_model(bridge), _pipeline_class(bridge)
     require_whole_weights(bridge, "make a pipeline of")
     bridge.eval()
-    shift = vision.flow_shift(vision.latent_shape(vision.default_size, vision.default_size))
     own = {
         vision.denoiser_folder: _with_own_hooks(vision.backbone),
         "vae": vision.autoencoder,
-        "scheduler": make_sampler(vision.scheduler, shift=shift, spacing=vision.step_spacing),
+        "scheduler": _pipeline_sampler(vision, task),
         "requires_safety_checker": False,
         "force_zeros_for_empty_prompt": False,
         "add_watermarker": False,
@@ -81,7 +83,7 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
                     f"Diffusers has a {pipeline.__name__} but no {requested}: use text-to-image without a "
                     "ControlNet"
                 ) from error
-    pipe.scheduler = make_sampler(vision.scheduler, shift=shift, spacing=vision.step_spacing)
+    pipe.scheduler = _pipeline_sampler(vision, task)
     connect(pipe, bridge)
     return pipe
 
@@ -90,25 +92,25 @@ def to_diffusers(bridge: Bridge, task: str = "text-to-image", controlnet: Any | 
 def prompt_inputs(
     bridge: Bridge,
     prompts: str | Sequence[str],
-    negative_prompts: str | Sequence[str] = "",
+    negative_prompts: str | Sequence[str] | None = None,
     prompt_weighting: bool = False,
 ) -> dict[str, Any]:
     """Make the prompt arguments of the pipeline's call: embeddings, masks and pooled vectors.
 
-    ``negative_prompts`` is one for all prompts or one for each. ``prompt_weighting`` reads ``(red:1.3)`` as a
-    weight, as in `BridgePipeline`. Pass steps, guidance, size, images and the rest yourself. Raises
-    RecipeError if there are no prompts or their number differs from that of the negative prompts, and
-    ModelError if prompts differ in length and the pipeline takes no mask.
+    ``negative_prompts`` is one for all prompts or one for each. None means the empty prompt, and no negative
+    prompt at all for pipelines that need none by default (``true_cfg_scale``, as in FLUX.1).
+    ``prompt_weighting`` reads ``(red:1.3)`` as a weight, as in `BridgePipeline`. Pass steps, guidance, size,
+    images and the rest yourself. Raises RecipeError if there are no prompts or their number differs from that
+    of the negative prompts, and ModelError if prompts differ in length and the pipeline takes no mask.
     """
+    pipeline = _pipeline_class(bridge)
+    taken = inspect.signature(pipeline.__call__).parameters
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    negative = (
-        [negative_prompts] * len(texts) if isinstance(negative_prompts, str) else list(negative_prompts)
-    )
-    if not texts or len(negative) != len(texts):
+    negative = _negative_prompts(negative_prompts, len(texts), "true_cfg_scale" not in taken)
+    if not texts or len(negative) not in (len(texts), 0):
         raise RecipeError(
             f"give prompts, and one negative prompt or one for each: found {len(texts)} and {len(negative)}"
         )
-    pipeline = _pipeline_class(bridge)
     weighted = [read_emphasis(prompt, prompt_weighting, is_negative=True) for prompt in negative]
     features = _features(bridge, [*weighted, *(read_emphasis(prompt, prompt_weighting) for prompt in texts)])
     if bridge.runs_at_each_step:
@@ -121,19 +123,39 @@ def prompt_inputs(
         if needs_pipeline_hook(bridge, pipeline):
             embeddings = torch.cat([mask[..., None].to(embeddings), embeddings], dim=-1)
         elif not bridge.vision.honours_mask and not bool(mask.all()):
-            raise ModelError(
-                "this pipeline takes no mask, but the prompts, negative ones included, differ in length: set "
-                "see_padding in the language model, or use BridgePipeline"
-            )
-    taken = inspect.signature(pipeline.__call__).parameters
+            raise differing_lengths("this pipeline")
     # Some pipelines default to "" as the negative prompt, or change the image's size by themselves.
     fixed = {"negative_prompt": None, "use_resolution_binning": False}
     inputs: dict[str, Any] = {name: value for name, value in fixed.items() if name in taken}
     values = {"prompt_embeds": embeddings, "prompt_attention_mask": mask, "pooled_prompt_embeds": pooled}
     for name, value in values.items():
         if name in taken and value is not None:
-            inputs[f"negative_{name}"], inputs[name] = value.chunk(2)
+            inputs[name] = value[len(negative) :]
+            if negative:
+                inputs[f"negative_{name}"] = value[: len(negative)]
     return inputs
+
+
+def _negative_prompts(given: str | Sequence[str] | None, count: int, is_needed: bool) -> list[str]:
+    if given is None:
+        return [""] * count if is_needed else []
+    return [given] * count if isinstance(given, str) else list(given)
+
+
+def _pipeline_sampler(vision: DiffusersModel, task: str) -> Any:
+    """Make UniPC for the pipeline, with the model's shift, also where it depends on the image's size.
+
+    A flow's pictures are noised by its own scheduler, because UniPC cannot do that (``scale_noise``).
+    """
+    if task != "text-to-image" and hasattr(vision.scheduler, "scale_noise"):
+        return type(vision.scheduler).from_config(vision.scheduler.config)
+    shape = vision.latent_shape(vision.default_size, vision.default_size)
+    made = make_sampler(vision.scheduler, shift=vision.flow_shift(shape), spacing=vision.step_spacing)
+    settings = vision.scheduler.config
+    if settings.get("use_dynamic_shifting", False):
+        names = ("time_shift_type", "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
+        made.register_to_config(use_dynamic_shifting=True, **{name: settings[name] for name in names})
+    return made
 
 
 def _pipeline_class(bridge: Bridge) -> Any:

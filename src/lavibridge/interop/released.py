@@ -2,6 +2,7 @@
 
 import_released("lavi-bridge", "t5_unet/", language="t5-large", vision="stable-diffusion-v1-4/")
 import_released("ella", "ella-sd1.5-tsc-t5xl.safetensors", language="flan-t5-xl/", vision="sd-1.5/")
+import_released("rouwei", "t5gemma.safetensors", language="t5gemma-2b-2b-ul2/", vision="rouwei.safetensors")
 """
 
 from collections.abc import Mapping
@@ -17,10 +18,11 @@ from lavibridge.core.errors import ModelError, RecipeError, did_you_mean
 from lavibridge.core.paths import expand_path
 from lavibridge.interop.ella import import_ella
 from lavibridge.interop.lavi_bridge import import_lavi_bridge
+from lavibridge.interop.rouwei import import_rouwei
 from lavibridge.vision.base import VisionModel
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_FORMATS = {"lavi-bridge": import_lavi_bridge, "ella": import_ella}
+_FORMATS = {"lavi-bridge": import_lavi_bridge, "ella": import_ella, "rouwei": import_rouwei}
 
 
 def import_released(
@@ -33,10 +35,10 @@ def import_released(
 ) -> Bridge:
     """Load released weights as a bridge between the two models that they were trained with.
 
-    ``format`` is lavi-bridge or ella; ``path`` is the released folder or file. ``language`` and ``vision``
-    are a source or a mapping with ``source``, as in ``Bridge.compose``. Options in
-    ``language`` and ``connector`` override those of the published training (tokens, padding, read-out,
-    dropout). Raises RecipeError for an unknown format and ModelError for files that do not fit.
+    ``format`` is lavi-bridge, ella or rouwei; ``path`` is the released folder or file. ``language`` and
+    ``vision`` are a source or a mapping with ``source``, as in ``Bridge.compose``. Options in ``language``
+    and ``connector`` override those of the published training (tokens, padding, read-out, dropout). Raises
+    RecipeError for an unknown format and ModelError for files that do not fit.
     """
     if format not in _FORMATS:
         known = tuple(_FORMATS)

@@ -14,8 +14,8 @@ from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
 from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import model_identity
-from lavibridge.core.low_rank import FoldedLora
 from lavibridge.core.placement import Placement, Quantization
+from lavibridge.core.weight_changes import FoldedLora
 from lavibridge.language.parts.proxy import ProxySettings, revise_prompts
 from lavibridge.language.parts.unloading import LOADING, fill_weights, free_weights
 
@@ -222,4 +222,4 @@ class LanguageModel(nn.Module, ABC):
         if self.unloaded_identity is not None:
             return self.unloaded_identity
         proxy = [] if self.config.proxy is None else [f"proxy {self.config.proxy.identity()}"]
-        return model_identity(self, self.config, *(each.sha256 for each in self.folded), *proxy)
+        return model_identity(self, self.config, *(each.identity for each in self.folded), *proxy)

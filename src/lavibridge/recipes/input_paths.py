@@ -68,6 +68,8 @@ def _swallowed_by(recipe: Recipe) -> dict[str, Path]:
 def _read_by(recipe: Recipe) -> dict[str, Path]:
     """Return every path that a run reads."""
     found = _swallowed_by(recipe)
+    for index, each in enumerate(recipe.vision.model_dump()["lora_files"]):
+        found[f"vision.lora_files.{index}.path"] = each["path"]
     start = recipe.training.start
     if start is not None and start.pivot is not None:
         found["training.start.pivot"] = start.pivot

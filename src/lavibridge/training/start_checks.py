@@ -12,6 +12,7 @@ from lavibridge.bridge.saved_bridge import saved_checkpoints
 from lavibridge.core import registry
 from lavibridge.core.device import pick_device
 from lavibridge.core.errors import RecipeError, RunError
+from lavibridge.data.mixture import Mixture, flatten_parts
 from lavibridge.generation.checks import check_prompts, check_seeds
 from lavibridge.generation.sampling import check_sampling_steps
 from lavibridge.recipes.input_paths import check_input_paths
@@ -32,6 +33,7 @@ def check_start(recipe: Recipe, out: Path | None) -> None:
     check_trackers(recipe.training.trackers)
     _check_extras(recipe)
     _check_pictures(recipe)
+    _check_varying_captions(recipe)
     check_learning_rates(recipe)
     if recipe.training.align is not None:
         check_alignable(recipe)
@@ -57,6 +59,20 @@ def _check_pictures(recipe: Recipe) -> None:
     if settings.steps == 0 and settings.align is None:
         raise RecipeError(
             "training.steps is 0 and training.align is null, so nothing is trained: set one of them"
+        )
+
+
+def _check_varying_captions(recipe: Recipe) -> None:
+    """Raise RecipeError if captions that differ from visit to visit should be cached."""
+    settings = recipe.training
+    parts = flatten_parts(recipe.data.parts) if isinstance(recipe.data, Mixture.Config) else []
+    if not any(config.varies_captions for config in (recipe.data, *(config for _, config in parts))):
+        return
+    on_disk = settings.cache is not None and settings.cache.features
+    if recipe.lora.language is None and (on_disk or settings.feature_cache_gb > 0):
+        raise RecipeError(
+            "data.shuffle_tags and data.tag_dropout make another caption at every visit, so that a cache of "
+            "features is of no use: set training.cache.features=false and training.feature_cache_gb=0"
         )
 
 

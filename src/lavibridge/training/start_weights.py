@@ -8,10 +8,12 @@ a checkpoint and reads neither.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lavibridge import lora
 from lavibridge.bridge import Bridge, saved_bridge
+from lavibridge.bridge.lora_files import lora_file_at, lora_file_hash
 from lavibridge.bridge.saved_bridge import SavedBridge
 from lavibridge.connectors.pivot import Pivot
 from lavibridge.core import registry
@@ -22,7 +24,7 @@ from lavibridge.pivot.half import OPTIONS, Model, StoredHalf, load_half, mismatc
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import kind_of_section
 from lavibridge.recipes.training_section import StartSection
-from lavibridge.training.checkpoints.run_fingerprint import section_fingerprint
+from lavibridge.training.checkpoints.run_fingerprint import section_fingerprint, stored_fingerprint
 
 START_SETTING = "training.start"
 
@@ -55,10 +57,16 @@ def check_start_weights(recipe: Recipe) -> None:
             f"{START_SETTING}.bridge draws with distilled guidance {stored.distilled_guidance_scale}, and "
             f"the recipe distils {guidance}: set training.teacher.guidance to the same"
         )
-    if any(stored.folded.values()):
+    if stored.folded.get("language"):
         raise RecipeError(
-            f"{START_SETTING}.bridge has LoRA files merged into its frozen models, which training does not "
-            "continue: start from a bridge without them"
+            f"{START_SETTING}.bridge has LoRA files merged into its frozen language model, which training "
+            "does not continue: start from a bridge without them"
+        )
+    theirs, ours = _folded_files(stored), _lora_files(recipe.vision.model_dump())
+    if theirs != ours:
+        raise RecipeError(
+            f"{START_SETTING}.bridge has the LoRA files [{', '.join(theirs)}] in its denoiser, and the "
+            f"recipe names [{', '.join(ours)}]: name the same, at the same strength, in vision.lora_files"
         )
 
 
@@ -81,7 +89,7 @@ def _load_bridge(bridge: Bridge, stored: SavedBridge) -> None:
         ("vision", stored.vision, bridge.vision, stored.vision_lora),
     ):
         kind, source = registry.kind_of(name, model), model.config.source
-        theirs, ours = section_fingerprint(section), section_fingerprint(model.config.model_dump())
+        theirs, ours = stored_fingerprint(stored, name), section_fingerprint(model.config.model_dump())
         if (section["kind"], theirs) != (kind, ours):
             raise RecipeError(
                 f"the {name} model of {START_SETTING}.bridge is {section['kind']} '{section['source']}', and "
@@ -100,6 +108,21 @@ def _load_bridge(bridge: Bridge, stored: SavedBridge) -> None:
                     f"lora.{name}: {'; '.join(differing)}"
                 )
     saved_bridge.load_saved_weights(stored, bridge.language, bridge.connector, bridge.vision)
+
+
+def _folded_files(stored: SavedBridge) -> list[str]:
+    """Name, hash and strength of each LoRA file in the denoiser of a saved bridge."""
+    return [_lora_file(**each) for each in stored.folded.get("vision", ())]
+
+
+def _lora_files(vision: Mapping[str, Any]) -> list[str]:
+    """The same of each LoRA file that a recipe names."""
+    files = [(lora_file_at(Path(each["path"])), each["strength"]) for each in vision["lora_files"]]
+    return [_lora_file(file.name, lora_file_hash(file), strength) for file, strength in files]
+
+
+def _lora_file(name: str, sha256: str, strength: float) -> str:
+    return f"{name} ({sha256[:12]}) x {strength:g}"
 
 
 def _half_of(pivot: PivotFolder, side: Side, model: Model, config: Pivot.Config) -> StoredHalf:

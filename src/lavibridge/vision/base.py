@@ -7,11 +7,13 @@ latent (image's latent - shift) * scale, with the autoencoder's own shift and sc
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Num
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from lavibridge.core.config import Changeable
@@ -19,11 +21,21 @@ from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import Conditioning, VisionSpec
 from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import model_identity
-from lavibridge.core.low_rank import FoldedLora
+from lavibridge.core.paths import expand_path
 from lavibridge.core.placement import Placement, Quantization
 from lavibridge.core.text_encoders import PipelineTextEncoders
+from lavibridge.core.weight_changes import FoldedLora
 from lavibridge.diffusion.guidance import apply_guidance
 from lavibridge.diffusion.schedule import StepSpacing
+
+
+class LoraFile(BaseConfig):
+    """A LoRA file that becomes part of the frozen denoiser."""
+
+    path: Annotated[Path, AfterValidator(lambda path: expand_path(path).absolute())]
+    """The file, or the folder of a PEFT adapter."""
+    strength: float = 1.0
+    """Factor on the file's changes."""
 
 
 class VisionModel(nn.Module, ABC):
@@ -48,6 +60,9 @@ class VisionModel(nn.Module, ABC):
         quantize: Quantization | None = None
         """Load the denoiser's linear layers in 8 or 4 bits (needs the extra `quantize`); LoRA beside them
         stays float32."""
+        lora_files: Changeable[tuple[LoraFile, ...]] = ()
+        """LoRA files of other tools (LoRA, DoRA, LoHa, LoKr), each a `path` with a `strength`, that are added
+        to the frozen denoiser, in order, before the bridge's own LoRA."""
 
     lora_targets: tuple[str, ...]
     """Suffixes of the names of the layers that take LoRA, as published."""
@@ -58,7 +73,7 @@ class VisionModel(nn.Module, ABC):
     placement: Placement = Placement()
     """Where the denoiser's frozen weights lie, and in which form."""
     folded: tuple[FoldedLora, ...] = ()
-    """LoRA files that `read_lora_file` added to the frozen weights."""
+    """LoRA files in the frozen weights: those of ``config.lora_files`` and of `read_lora_file`."""
     autoencoder: Any
     """The frozen network between images and latents; its `config` holds their scale and shift."""
     scheduler: Any
@@ -193,7 +208,7 @@ class VisionModel(nn.Module, ABC):
 
     def identity(self) -> str:
         """Identify the model by its files and options, wherever they are stored."""
-        folded = (each.sha256 for each in self.folded)
+        folded = (each.identity for each in self.folded)
         return model_identity(self, self.config, *folded, added=("variant", "quantize"))
 
     def encode(

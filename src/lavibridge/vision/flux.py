@@ -31,6 +31,8 @@ class Flux(PackedModel):
         """Guidance scale that a guidance-distilled model takes as an input, which needs no second call."""
 
     config: Config
+    pipeline_class = "FluxPipeline"
+    pipeline_time_divisor = 1000.0
     text = PipelineTextEncoders(sequence=((_T5,),), pooled=(_CLIP,))
     denoiser_folder = "transformer"
     denoiser_class = "FluxTransformer2DModel"

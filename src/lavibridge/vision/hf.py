@@ -92,6 +92,8 @@ class DiffusersModel(VisionModel):
     """The autoencoder's configuration for `source: random`."""
     toy_scheduler: ClassVar[Mapping[str, Any]] = TOY_DIFFUSION
     """The scheduler's configuration for `source: random`, with its class."""
+    pipeline_time_divisor: ClassVar[float] = 1.0
+    """What its pipeline divides a timestep by before it calls the denoiser."""
     pipeline_guidance_offset: ClassVar[float] = 0.0
     """What is subtracted from our guidance scale to get its pipeline's."""
     published: ClassVar[Mapping[str, PublishedModel]] = MappingProxyType({})

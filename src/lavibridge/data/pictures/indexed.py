@@ -34,7 +34,10 @@ from lavibridge.data.pictures.rejected import RejectedPictures
 
 _COMPARED = 100_000
 """Up to this many pictures, every start compares each one's file with the index."""
-_NOT_OF_INDEX = frozenset({"size", "buckets", "flip", "max_rejected", "index"})
+_NOT_OF_INDEX = frozenset(
+    {"size", "buckets", "flip", "max_rejected", "index"}
+    | {"prefix", "trigger", "shuffle_tags", "tag_dropout", "keep_tags"}
+)
 """Settings that do not change the set of pictures."""
 
 

@@ -2,7 +2,7 @@
 
 from lavibridge.core import registry
 from lavibridge.core.lock import hold_lock
-from lavibridge.data.base import Dataset, open_dataset
+from lavibridge.data.base import Dataset
 from lavibridge.data.pictures.indexed import IndexedPictures, index_of
 from lavibridge.data.pictures.rejected import RejectedPictures
 
@@ -15,4 +15,5 @@ def recheck(kind: str, config: Dataset.Config) -> Dataset:
         if index.folder.is_dir():
             with hold_lock(index.folder, waits=f"another process is checking the data of {index.folder}"):
                 index.forget_freshness()
-    return open_dataset(kind, config, RejectedPictures())
+    opened: Dataset = component(config, RejectedPictures())
+    return opened

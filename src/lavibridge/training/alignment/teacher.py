@@ -11,7 +11,7 @@ from lavibridge.bridge import Bridge, saved_bridge
 from lavibridge.core.config import Config
 from lavibridge.core.errors import LaviError, ModelError
 from lavibridge.recipes.training_section import AlignmentSection
-from lavibridge.training.checkpoints.run_fingerprint import section_fingerprint
+from lavibridge.training.checkpoints.run_fingerprint import section_fingerprint, stored_fingerprint
 from lavibridge.training.objectives.native_encoder import native_bridge
 
 SETTING = "training.align"
@@ -45,7 +45,7 @@ def read_teacher(source: str, vision: Config) -> saved_bridge.SavedBridge:
         stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(source))
     except LaviError as error:
         raise ModelError(f"{setting}: {error}") from error
-    if section_fingerprint(stored.vision) != section_fingerprint(own):
+    if stored_fingerprint(stored, "vision") != section_fingerprint(own):
         raise ModelError(
             f"{setting} is a bridge to '{stored.vision['source']}', but this recipe's vision model is "
             f"'{own['source']}': choose a teacher with the same vision model"

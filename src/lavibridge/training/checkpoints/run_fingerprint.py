@@ -7,9 +7,13 @@ them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from lavibridge.bridge.lora_files import lora_file_at, lora_file_hash
+from lavibridge.bridge.saved_bridge import SavedBridge
 from lavibridge.core.identity import source_identity
+from lavibridge.core.weight_changes import lora_identity
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.recipe import Recipe
 
@@ -77,8 +81,20 @@ def section_fingerprint(section: Mapping[str, Any] | str) -> str:
         return source_identity(section)
     selected = (section.get(name) for name in ("revision", "config", "variant"))
     own = source_identity(str(section["source"]), *selected)
+    for each in section.get("lora_files", ()):
+        own += (
+            f" with LoRA {lora_identity(lora_file_hash(lora_file_at(Path(each['path']))), each['strength'])}"
+        )
     beside = section.get("passthrough")
     return own if beside is None else f"{own} and {section_fingerprint(beside)}"
+
+
+def stored_fingerprint(stored: SavedBridge, package: str) -> str:
+    """Return the identity of the language or vision model of a saved bridge, with the LoRA files in it."""
+    own = section_fingerprint(stored.language if package == "language" else stored.vision)
+    for each in stored.folded.get(package, ()):
+        own += f" with LoRA {lora_identity(each['sha256'], each['strength'])}"
+    return own
 
 
 def _product(factors: list[int]) -> int:

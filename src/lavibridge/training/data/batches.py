@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lavibridge.core.contracts import Batch
+from lavibridge.core.seeds import mix_seeds
 from lavibridge.data.base import Dataset
 from lavibridge.recipes.sections import component_of_section
 from lavibridge.recipes.training_section import TIMESTEPS, TrainingSection
@@ -19,6 +20,9 @@ from lavibridge.training.data.order import rng_for_visit
 from lavibridge.training.data.sampler import VisitSampler
 from lavibridge.training.reporting.timing import FEATURES
 from lavibridge.vision.base import VisionModel
+
+_TAGS = 4
+"""Stream of the random numbers that edit a visit's caption."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +80,12 @@ class BatchLoader:
         prompts = [
             ""
             if one.drop < self.settings.caption_dropout
-            else sample.captions[int(one.caption * len(sample.captions))]
-            for sample, one in zip(samples, chances, strict=True)
+            else self.dataset.visit_caption(
+                visit.index,
+                sample.captions[int(one.caption * len(sample.captions))],
+                mix_seeds(self.settings.seed, position, _TAGS),
+            )
+            for position, visit, sample, one in zip(positions, visits, samples, chances, strict=True)
         ]
         mean, std = self.caches.latents.moments(visits)
         drawn = torch.stack([one.latent for one in chances]).to(mean.device)

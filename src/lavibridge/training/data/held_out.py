@@ -34,6 +34,9 @@ class HeldOutSubset(Dataset):
     def sample(self, index: int) -> Sample:
         return self.whole.sample(int(self.indices[index]))
 
+    def visit_caption(self, index: int, caption: str, seed: int) -> str:
+        return self.whole.visit_caption(int(self.indices[index]), caption, seed)
+
     def picture(self, index: int, size: tuple[int, int]) -> PicturePixels:
         return self.whole.picture(int(self.indices[index]), size)
 

@@ -14,7 +14,6 @@ that it only finds layers that exist. The published layout is that of CompVis an
 import re
 from collections.abc import Iterator, Mapping
 
-import diffusers
 from torch import nn
 
 from lavibridge.core.low_rank import named_layers
@@ -28,8 +27,11 @@ DENOISER_PREFIXES = (
     "model_diffusion_model_",
     "diffusion_model_",
     "module_",
+    "lycoris_",
 )
 TEXT_ENCODER_PREFIXES = ("base_model_model_", "lora_te_", "lora_te1_", "text_encoder_", "module_")
+_U_NET = "UNet2DConditionModel"
+"""The class of Diffusers whose published layout has other names."""
 _OUTSIDE_BLOCKS = {
     "conv_in": "input_blocks.0.0",
     "conv_out": "out.2",
@@ -96,11 +98,11 @@ def _older(name: str) -> list[str]:
 
 def _published(name: str, network: nn.Module, own: list[str]) -> list[str]:
     """The name in the layout of the published U-Nets, if there is one."""
-    if not isinstance(network, diffusers.UNet2DConditionModel):
+    if type(network).__name__ != _U_NET:
         return []
     if name in _OUTSIDE_BLOCKS:
         return [_OUTSIDE_BLOCKS[name]]
-    each = network.config.layers_per_block
+    each = network.config.layers_per_block  # type: ignore[union-attr]
     found = re.fullmatch(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?(\w+)\.(\d+)\.(.+)", name)
     if found is None or not isinstance(each, int):
         return []

@@ -1,12 +1,13 @@
 """Reads the scale of a LoRA file from its tensors, its header or its adapter_config.json.
 
     .alpha                                alpha / rank            a tensor for each layer: kohya and others
-    adapter_config.json                   PEFT: alpha / rank, alpha / sqrt(rank) with rsLoRA, patterns
+    adapter_config.json                   PEFT: alpha / rank, alpha / sqrt(rank) with rsLoRA, patterns; also
+                                          of its LoHa and LoKr
     header, lora_adapter_metadata         the same, written by Diffusers with "unet." before each name
     header, ss_network_*                  kohya's scripts: alpha and dim for all layers, conv_alpha, conv_dim
     none of these                         1; an error for PEFT's files, whose alpha is only in their settings
 
-The first source that exists counts. Files that need more than plain LoRA are an error that names the method.
+The first source that exists counts. Files of other methods are an error that names the method.
 
 Hu et al. 2021, arXiv 2106.09685; Kalajdzievski 2023 (rsLoRA), arXiv 2312.03732.
 """
@@ -22,15 +23,11 @@ from lavibridge.core.files import parse_json, read_json_object
 from lavibridge.core.low_rank import Layer, low_rank_shapes
 from lavibridge.core.safetensors_file import read_safetensors_header
 
-_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 _DIFFUSERS_HEADER = "lora_adapter_metadata"
 _METHODS = {
-    "hada_": "LoHa",
-    "lokr_": "LoKr",
     "boft_": "BOFT",
     "oft_": "OFT",
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
     "lora_E": "AdaLoRA",
     "vera_": "VeRA",
     "ia3_": "IA3",
@@ -46,6 +43,10 @@ _METHODS = {
 
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 """Values of PEFT's `init_lora_weights` that do not change the frozen weights."""
+_PLAIN_USES = ("use_rslora", "use_dora", "use_effective_conv2d")
+"""Switches of PEFT's methods that the scale or the tensors show."""
+ALPHA_FIELDS = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha"}
+"""Methods that PEFT writes and this reads -> the field that holds alpha."""
 _MORE_THAN_LORA = (
     "alora_invocation_tokens",
     "arrow_config",
@@ -71,6 +72,26 @@ class LoraScale:
     header: Mapping[str, str]
     """The file's header, which kohya's scripts write."""
 
+    @property
+    def is_peft(self) -> bool:
+        """Whether PEFT's settings give the scale."""
+        return self.config is not None
+
+    def check_method(self, name: str, method: str, has_magnitude: bool) -> None:
+        """Raise ModelError if a layer's tensors are not of the method that the settings state."""
+        if self.config is None:
+            return
+        stated = _method(self.config)
+        if stated != method:
+            raise ModelError(
+                f"the settings of {self.path} say {stated}, but '{name}' has {method}: use the settings that "
+                "belong to the file"
+            )
+        if self.config.get("use_dora") and not has_magnitude:
+            raise ModelError(
+                f"the settings of {self.path} say DoRA, but '{name}' has no magnitude: use a complete file"
+            )
+
     def scale(self, name: str, layer: Layer, rank: int) -> float:
         """The scale of a layer without an alpha tensor. Raises ModelError if the settings' rank differs."""
         if self.config is not None:
@@ -80,12 +101,17 @@ class LoraScale:
             scale = alpha / rank
         else:
             return 1.0
-        if declared != rank:
+        if declared != rank and not self._is_lokr:
             raise ModelError(
                 f"{self.path} has rank {rank} at '{name}', but its settings say {declared}, so its scale is "
                 "unknown: use the settings that belong to the file"
             )
         return scale
+
+    @property
+    def _is_lokr(self) -> bool:
+        """Whether a layer's rank need not show in its tensors: LoKr may have whole matrices."""
+        return self.config is not None and _method(self.config) == "LOKR"
 
     def _by_kohya(self, layer: Layer) -> tuple[int, float]:
         """(rank, alpha)"""
@@ -112,8 +138,8 @@ def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
     """
     header = _header(path)
     config: Mapping[str, Any] | None = None
-    if is_peft and (path.parent / _CONFIG).is_file():
-        config = read_json_object(path.parent / _CONFIG)
+    if is_peft and (path.parent / ADAPTER_CONFIG).is_file():
+        config = read_json_object(path.parent / ADAPTER_CONFIG)
     elif _DIFFUSERS_HEADER in header:
         metadata = _json(header[_DIFFUSERS_HEADER], path)
         inside = {
@@ -124,7 +150,8 @@ def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
         config = inside or (metadata if "r" in metadata else None)
     elif is_peft:
         raise ModelError(
-            f"{path} is a PEFT file, and its folder has no {_CONFIG}, which holds its scale: copy it there"
+            f"{path} is a PEFT file, and its folder has no {ADAPTER_CONFIG}, which holds its scale: copy it "
+            "there"
         )
     if config is not None:
         _check_plain(config, path)
@@ -132,13 +159,17 @@ def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
 
 
 def _check_plain(config: Mapping[str, Any], path: Path) -> None:
-    """Raise ModelError if PEFT settings describe more than plain LoRA."""
-    kind = str(config.get("peft_type") or "LORA").rpartition(".")[2]
-    if kind != "LORA":
-        raise ModelError(f"the settings of {path} say {kind}, but only LoRA is supported: use another file")
-    if not all(isinstance(config.get(name), int | float) for name in ("r", "lora_alpha")):
-        raise ModelError(f"the settings of {path} lack r or lora_alpha, so its scale is unknown")
-    uses = [name for name in config if name.startswith("use_") and name != "use_rslora"]
+    """Raise ModelError if PEFT settings describe more than LoRA, LoHa, LoKr or DoRA."""
+    method = _method(config)
+    if method not in ALPHA_FIELDS:
+        raise ModelError(
+            f"the settings of {path} say {method}, but only LoRA, DoRA, LoHa and LoKr are supported: use "
+            "another file"
+        )
+    needed = ("r", ALPHA_FIELDS[method])
+    if not all(isinstance(config.get(name), int | float) for name in needed):
+        raise ModelError(f"the settings of {path} lack {' or '.join(needed)}, so its scale is unknown")
+    uses = [name for name in config if name.startswith("use_") and name not in _PLAIN_USES]
     more = [name for name in (*uses, *_MORE_THAN_LORA) if config.get(name)]
     start, biases = config.get("init_lora_weights", True), config.get("bias", "none")
     if start not in _PLAIN_STARTS:
@@ -146,19 +177,22 @@ def _check_plain(config: Mapping[str, Any], path: Path) -> None:
     if biases != "none":
         more.append(f"bias: {biases}")
     if more:
-        method = "DoRA" if config.get("use_dora") else "more than LoRA"
         raise ModelError(
-            f"the settings of {path} say {method} ({', '.join(more)}), but only plain LoRA is supported: "
-            "convert the file, or use another"
+            f"the settings of {path} say more than LoRA, DoRA, LoHa or LoKr ({', '.join(more)}): convert the "
+            "file, or use another"
         )
 
 
-def refuse_unknown_lora_method(path: Path, layer: str, rest: str) -> None:
-    """Raise ModelError for a key of a method that is not supported."""
+def _method(config: Mapping[str, Any]) -> str:
+    return str(config.get("peft_type") or "LORA").rpartition(".")[2]
+
+
+def refuse_unknown_lora_method(path: object, layer: str, rest: str) -> ModelError:
+    """Return the error for a key of a method that is not supported."""
     method = next((name for start, name in _METHODS.items() if rest.startswith(start)), None)
-    raise ModelError(
-        f"{path} changes '{layer}' by '{rest}'{f', which is {method}' if method else ''}, but only LoRA (up, "
-        "down and alpha) is supported: convert the file to LoRA, or use another"
+    return ModelError(
+        f"{path} changes '{layer}' by '{rest}'{f', which is {method}' if method else ''}, but only LoRA, "
+        "DoRA, LoHa and LoKr are supported: convert the file to LoRA, or use another"
     )
 
 
