@@ -11,9 +11,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lavibridge.interop.lora_scale import read_lora_scale
 from safetensors.torch import save_file
 
+from lavibridge.bridge.lora_scale import read_lora_scale
 from lavibridge.core.errors import LaviError, ModelError
 from lavibridge.core.gguf_file import read_gguf_header
 from lavibridge.core.safetensors_file import load_tensors
