@@ -136,10 +136,10 @@ def prompt_inputs(
     return inputs
 
 
-def _negative_prompts(given: str | Sequence[str] | None, count: int, is_needed: bool) -> list[str]:
-    if given is None:
+def _negative_prompts(prompts: str | Sequence[str] | None, count: int, is_needed: bool) -> list[str]:
+    if prompts is None:
         return [""] * count if is_needed else []
-    return [given] * count if isinstance(given, str) else list(given)
+    return [prompts] * count if isinstance(prompts, str) else list(prompts)
 
 
 def _pipeline_sampler(vision: DiffusersModel, task: str) -> Any:
