@@ -1,7 +1,8 @@
 """Measures the parts of a training step, and compares it with the published training step.
 
-    python benchmarks/train_step.py            on the processor, a small pair at the published proportions
-    python benchmarks/train_step.py --gpu      on a GPU, the published pairs at their true shapes
+    python benchmarks/train_step.py      on the processor, a small pair at the published proportions
+
+`true_size.py` measures the published pairs at their true shapes.
 
 The published way (training scripts of Zhao et al. 2024, arXiv 2403.07860) computes in float32, encodes every
 image in every step, pads captions to 77 unmasked tokens, has dropout in LoRA and adapter, and an AdamW that
@@ -23,7 +24,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 import torch
-from published import gpu, pair
+from published import pair
 from record import record
 from spread import PROCESSES, across, fresh
 
@@ -233,9 +234,6 @@ def waiting() -> dict[str, float]:
 
 def main() -> None:
     """Measure and record."""
-    if "--gpu" in sys.argv[1:]:
-        gpu()
-        return
     threads = set_threads()
     result = {
         "batch": BATCH,

@@ -8,7 +8,7 @@ words that nobody writes up to the size of the model's table.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -18,24 +18,47 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
-SMALL: Mapping[str, Mapping[str, Any]] = {
-    "t5": {"d_model": 256, "d_kv": 32, "d_ff": 1024, "num_layers": 6, "num_heads": 8},
-    "clip": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4},
-    "sd": {
-        "sample_size": 32,
-        "cross_attention_dim": 256,
-        "block_out_channels": (128, 256, 512, 512),
-        "attention_head_dim": 8,
+TOYS: Mapping[str, Mapping[str, Any]] = {
+    "t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
+    "clip": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "projection_dim": 32,
     },
-    "autoencoder": {**AUTOENCODER, "block_out_channels": (32, 64, 128, 128)},
+    "sd": {
+        "sample_size": 8,
+        "cross_attention_dim": 32,
+        "block_out_channels": (32, 64),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "attention_head_dim": 4,
+    },
+    "sdxl": {
+        **SDXL,
+        "sample_size": 8,
+        "block_out_channels": (32, 32, 64),
+        "attention_head_dim": (2, 2, 4),
+        "transformer_layers_per_block": (1, 1, 1),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "cross_attention_dim": 64,
+        "projection_class_embeddings_input_dim": 32 + 6 * 256,
+    },
+    "autoencoder": {**AUTOENCODER, "block_out_channels": (8, 16, 16, 16), "norm_num_groups": 8},
 }
-"""Sizes at which the script is tried."""
+"""Sizes at which tests run the scripts."""
+Widths = Literal["published", "toys"]
+"""Widths of a folder's networks."""
 
 
-def t5_folder(root: Path, is_small: bool = False) -> Path:
+def t5_folder(root: Path, widths: Widths = "published") -> Path:
     """T5-Large."""
     folder = root / "t5-large"
-    sizes = SMALL["t5"] if is_small else T5_LARGE
+    sizes = TOYS["t5"] if widths == "toys" else T5_LARGE
     sizes = {**sizes, "vocab_size": T5_ROWS, "pad_token_id": 0, "eos_token_id": T5_ROWS - 1}
     config = transformers.T5Config(
         **sizes, feed_forward_proj="relu", is_encoder_decoder=False, use_cache=False
@@ -45,11 +68,11 @@ def t5_folder(root: Path, is_small: bool = False) -> Path:
     return folder
 
 
-def sd_folder(root: Path, is_small: bool = False) -> Path:
+def sd_folder(root: Path, widths: Widths = "published") -> Path:
     """Stable Diffusion 1.4, a complete pipeline."""
     folder = root / "sd14"
-    _denoiser(folder, *((SMALL["sd"], SMALL["autoencoder"]) if is_small else (SD14, AUTOENCODER)))
-    _encoder(folder, "", SMALL["clip"] if is_small else CLIP_L, transformers.CLIPTextModel)
+    _denoiser(folder, SD14, TOYS["sd"], widths)
+    _encoder(folder, "", TOYS["clip"] if widths == "toys" else CLIP_L, transformers.CLIPTextModel)
     scheduler = diffusers.DDPMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False
     )
@@ -57,12 +80,13 @@ def sd_folder(root: Path, is_small: bool = False) -> Path:
     return folder
 
 
-def sdxl_folder(root: Path) -> Path:
+def sdxl_folder(root: Path, widths: Widths = "published") -> Path:
     """SDXL, a complete pipeline."""
     folder = root / "sdxl"
-    _denoiser(folder, SDXL, AUTOENCODER)
-    _encoder(folder, "", CLIP_L, transformers.CLIPTextModel)
-    _encoder(folder, "_2", CLIP_G, transformers.CLIPTextModelWithProjection)
+    _denoiser(folder, SDXL, TOYS["sdxl"], widths)
+    _encoder(folder, "", TOYS["clip"] if widths == "toys" else CLIP_L, transformers.CLIPTextModel)
+    second = TOYS["clip"] if widths == "toys" else CLIP_G
+    _encoder(folder, "_2", second, transformers.CLIPTextModelWithProjection)
     scheduler = diffusers.EulerDiscreteScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
     )
@@ -85,7 +109,9 @@ def tokenizer(template: str, rows: int) -> Any:
     )
 
 
-def _denoiser(folder: Path, sizes: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+def _denoiser(folder: Path, published: Mapping[str, Any], toy: Mapping[str, Any], widths: Widths) -> None:
+    sizes = toy if widths == "toys" else published
+    other = TOYS["autoencoder"] if widths == "toys" else AUTOENCODER
     with torch.device("meta"):
         denoiser = diffusers.UNet2DConditionModel(**sizes)
         autoencoder = diffusers.AutoencoderKL(**other, sample_size=8 * sizes["sample_size"])

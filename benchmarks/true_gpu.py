@@ -4,11 +4,15 @@ training    images a second, utilisation, peak memory against the plan, the larg
 4 bits      Llama-2-7B in 4 bits into Stable Diffusion 1.4 at batch 8: does it fit in 16 GiB?
 drawing     Stable Diffusion 1.4 natively against Diffusers' own pipeline, both as they are and compiled
 
-Not tried yet: no GPU was at hand.
+Utilisation is the share of the data sheet's rate in bfloat16, for a card that `lavi plan` knows. `TOYS` runs
+the same code at toy size, on a CPU too, where its numbers say nothing. No GPU has run this part yet.
 """
 
+import re
+import resource
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,143 +22,199 @@ from typing import Any
 
 import diffusers
 import torch
-from published import composed, run
-from torch import nn
+from published import composed
 from true_folders import sd_folder
 
-from lavibridge import BridgePipeline
-from lavibridge.bridge import Bridge
-from lavibridge.plan.devices import GIB
+from lavibridge import Bridge, BridgePipeline
+from lavibridge.core.contracts import Batch
+from lavibridge.plan.devices import GIB, GPUS, UTILISATION, Device
 from lavibridge.plan.metered_passes import training_pass
+from lavibridge.plan.search import SHARE
 from lavibridge.training.optimization import make_optimizer
 
 PAIRS = ("t5-large_sd14_lavi", "t5-large_pixart_lavi")
-BATCHES = (1, 2, 4, 8, 16, 32)
-SECONDS = {"training": 120, "drawing": 20}
-"""Limits of the time of a pair's trainings, and of a way of drawing."""
-OPTIONS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 7.5}
 LLAMA = "llama2-7b_sd14_lavi"
+BUDGET = 480.0
+"""Seconds in all; a part that would begin later is left out."""
+PROMPT = "a red circle to the left of a blue square"
 
 
-def on_gpu() -> dict[str, Any]:
-    """Every measurement."""
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much is measured, and on what."""
+
+    device: str = "cuda"
+    is_toy: bool = False
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    llama_batch: int = 8
+    warmup: int = 3
+    steps: int = 20
+    training_seconds: float = 90.0
+    """Seconds after which a pair gets no larger batch."""
+    rounds: int = 8
+    """Pictures of each way of drawing."""
+    denoising_steps: int = 20
+    compiler: str = "inductor"
+
+
+TOYS = Scale(
+    device="cpu",
+    is_toy=True,
+    batches=(1, 2),
+    llama_batch=2,
+    warmup=1,
+    steps=1,
+    rounds=1,
+    denoising_steps=1,
+    compiler="eager",
+)
+
+
+def on_gpu(scale: Scale) -> dict[str, Any]:
+    """Every measurement, with the seconds that it took."""
     torch.backends.cuda.matmul.allow_tf32 = True
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "training": {name: training(name) for name in PAIRS},
-        "4 bits": four_bits(),
-        "drawing": drawing(),
+    name = torch.cuda.get_device_name() if scale.device == "cuda" else "none: toys on the CPU"
+    parts: Mapping[str, Callable[[Scale], Any]] = {
+        **{f"training {pair}": partial(training, pair, known_card(name)) for pair in PAIRS},
+        "4 bits": four_bits,
+        "drawing": drawing,
     }
+    found: dict[str, Any] = {"gpu": name}
+    begun = perf_counter()
+    for part, measure in parts.items():
+        started = perf_counter()
+        if started - begun > BUDGET:
+            found[part] = f"left out: {BUDGET:g} seconds have passed"
+            continue
+        found[part] = measure(scale)
+        found[f"{part}, seconds"] = perf_counter() - started
+        if scale.device == "cuda":
+            torch.cuda.empty_cache()
+    return found
 
 
-def training(name: str) -> dict[str, Any]:
+def known_card(name: str) -> Device | None:
+    """The card of the plan's table that a driver's name contains, such as `NVIDIA H200`; None if unknown."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    names = sorted(GPUS, key=len, reverse=True)
+    return next((GPUS[each] for each in names if each.replace("-", "") in plain), None)
+
+
+def training(pair: str, card: Device | None, scale: Scale) -> dict[str, Any]:
     """Growing batches of a pair, until memory or time is up."""
     with torch.device("meta"):
-        recipe, meta_bridge = composed(name)
-    with torch.device("cuda"):
-        bridge = composed(name)[1].to("cuda")
+        recipe, meta_bridge = composed(pair, scale.is_toy)
+    with torch.device(scale.device):
+        bridge = composed(pair, scale.is_toy)[1].to(scale.device)
     rows: dict[int, Any] = {}
     begun = perf_counter()
-    for batch in BATCHES:
-        if perf_counter() - begun > SECONDS["training"]:
+    for batch in scale.batches:
+        if perf_counter() - begun > scale.training_seconds:
             break
         try:
-            seconds, memory = run(bridge, optimizer_of(bridge), batch)
+            seconds, memory = run(bridge, batch, scale)
         except torch.OutOfMemoryError:
             break
-        work = training_pass(meta_bridge, recipe, batch, None, "cuda")
-        plan = sum(weight.nbytes for weight in bridge.parameters()) + work.peak + optimizer_bytes(bridge)
+        work = training_pass(meta_bridge.to("meta"), recipe, batch, None, scale.device)
+        trained = sum(weight.numel() for weight in bridge.parameters() if weight.requires_grad)
+        plan = sum(weight.nbytes for weight in bridge.parameters()) + work.peak + 8 * trained
+        rate = work.flops() / seconds
         rows[batch] = {
             "images a second": batch / seconds,
-            "TFLOP/s": work.flops() / seconds / 1e12,
+            "TFLOP/s": rate / 1e12,
+            "utilisation": None if card is None else rate / (card.half / UTILISATION["arithmetic"]),
             "peak GiB": memory / GIB,
             "planned GiB": plan / GIB,
+            "peak over plan": memory / plan,
         }
-    fitting = [batch for batch, row in rows.items() if row["peak GiB"] <= 0.92 * 24]
-    return {"batches": rows, "largest power of two in 24 GiB": max(fitting, default=0)}
+    fitting = [batch for batch, row in rows.items() if row["peak GiB"] <= SHARE * 24]
+    return {"batches": rows, "largest power of two in 24 GiB": max(fitting, default=0), "n": scale.steps}
 
 
-def four_bits() -> dict[str, Any] | str:
-    """Peak memory of a step of eight pictures under a language model in 4 bits."""
+def four_bits(scale: Scale) -> dict[str, Any] | str:
+    """Peak memory of a step under a language model in 4 bits, quantised as a recipe's is."""
     if find_spec("bitsandbytes") is None:
         return "bitsandbytes is not installed: pip install 'lavibridge[quantize]'"
-    with torch.device("cuda"):
-        bridge = composed(LLAMA)[1]
-    quantize(bridge.language.backbone)
-    bridge.to("cuda")
-    torch.cuda.empty_cache()
-    seconds, memory = run(bridge, optimizer_of(bridge), 8)
+    with torch.device(scale.device):
+        bridge = composed(LLAMA, scale.is_toy, quantize="4bit")[1]
+    bridge.to(scale.device)
+    if scale.device == "cuda":
+        torch.cuda.empty_cache()
+    seconds, memory = run(bridge, scale.llama_batch, scale)
     return {
-        "images a second": 8 / seconds,
+        "batch": scale.llama_batch,
+        "images a second": scale.llama_batch / seconds,
         "peak GiB": memory / GIB,
-        "fits in 16 GiB": memory <= 0.92 * 16 * GIB,
+        "fits in 16 GiB": memory <= SHARE * 16 * GIB,
     }
 
 
-def quantize(model: nn.Module) -> None:
-    """Put linear layers in 4 bits (NF4) in the place of frozen ones, LoRA's left out."""
-    import bitsandbytes
+def run(bridge: Bridge, batch: int, scale: Scale) -> tuple[float, int]:
+    """Seconds of a training step with autocast to bfloat16, and the most bytes held."""
+    device, side = scale.device, bridge.vision.default_size
+    parts = bridge.trained_parameters()
+    optimizer = make_optimizer(parts, dict.fromkeys(parts, 1e-5), 1e-2)
+    latents = torch.randn(batch, *bridge.vision.latent_shape(side, side), device=device)
+    prompts = ("a" * bridge.language.max_tokens,) * batch
+    sample = Batch(prompts=prompts, names=prompts, latents=latents)
+    t = torch.randint(0, len(bridge.vision.times), (batch,), device=device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    begun = 0.0
+    for number in range(scale.warmup + scale.steps):
+        if number == scale.warmup:
+            begun = now(device)
+        with torch.autocast(device, torch.bfloat16):
+            loss = bridge(sample, t, torch.randn_like(latents)).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return (now(device) - begun) / scale.steps, most_held(device)
 
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is not nn.Linear or child.weight.requires_grad:
-                continue
-            made = bitsandbytes.nn.Linear4bit(
-                child.in_features,
-                child.out_features,
-                bias=child.bias is not None,
-                compute_dtype=torch.bfloat16,
-                quant_type="nf4",
-                device="meta",
-            )
-            made.weight = bitsandbytes.nn.Params4bit(
-                child.weight.data.cpu(), requires_grad=False, quant_type="nf4"
-            )
-            made.bias = child.bias
-            setattr(module, name, made.to("cuda"))
 
-
-def drawing() -> dict[str, Any]:
-    """Seconds of a picture of 512 x 512, in bfloat16; and how many times faster ours is than Diffusers'."""
+def drawing(scale: Scale) -> dict[str, Any]:
+    """Seconds of a picture in bfloat16; and how many times faster ours is than Diffusers'."""
+    call: dict[str, Any] = {"num_inference_steps": scale.denoising_steps, "guidance_scale": 7.5}
     with tempfile.TemporaryDirectory() as folder:
-        place = sd_folder(Path(folder))
+        place = sd_folder(Path(folder), "toys" if scale.is_toy else "published")
         found: dict[str, Any] = {}
         for way in ("as it is", "compiled"):
-            ours = BridgePipeline.native(place, device="cuda", dtype="bfloat16")
+            ours = BridgePipeline.native(place, device=scale.device, dtype="bfloat16")
             theirs: Any = diffusers.StableDiffusionPipeline.from_pretrained(
                 place, torch_dtype=torch.bfloat16, safety_checker=None
-            ).to("cuda")
+            ).to(scale.device)
             theirs.set_progress_bar_config(disable=True)
             if way == "compiled":
-                ours.bridge.vision.compile_blocks("inductor")
-                theirs.unet.compile_repeated_blocks(fullgraph=True)
+                ours.bridge.vision.compile_blocks(scale.compiler)
+                theirs.unet.compile_repeated_blocks(backend=scale.compiler)
             seconds = {
-                "lavibridge": timed(partial(ours, "a cat", seed=0, **OPTIONS)),
-                "Diffusers": timed(partial(theirs, "a cat", **OPTIONS)),
+                "lavibridge": timed(partial(ours, PROMPT, seed=0, **call), scale),
+                "Diffusers": timed(partial(theirs, PROMPT, **call), scale),
             }
             found[way] = {**seconds, "times faster": seconds["Diffusers"] / seconds["lavibridge"]}
     return found
 
 
-def timed(work: Callable[[], object]) -> float:
+def timed(work: Callable[[], object], scale: Scale) -> float:
     """Median seconds of a work that has run once before."""
     work()
     rounds: list[float] = []
-    while sum(rounds) < SECONDS["drawing"] and len(rounds) < 10:
-        torch.cuda.synchronize()
-        begun = perf_counter()
+    for _ in range(scale.rounds):
+        begun = now(scale.device)
         work()
-        torch.cuda.synchronize()
-        rounds.append(perf_counter() - begun)
+        rounds.append(now(scale.device) - begun)
     return median(rounds)
 
 
-def optimizer_of(bridge: Bridge) -> torch.optim.Optimizer:
-    """The run's optimiser, at a rate at which nothing diverges."""
-    parts = bridge.trained_parameters()
-    return make_optimizer(parts, dict.fromkeys(parts, 1e-5), 1e-2)
+def now(device: str) -> float:
+    """The clock, once the device has done its work."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return perf_counter()
 
 
-def optimizer_bytes(bridge: Bridge) -> int:
-    """Bytes of AdamW's moments."""
-    return sum(8 * weight.numel() for weight in bridge.parameters() if weight.requires_grad)
+def most_held(device: str) -> int:
+    """The most bytes allocated on a GPU since the last reset, or resident in this process ever."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

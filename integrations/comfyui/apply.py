@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavibridge.core.contracts import Conditioning
+from lavibridge.core.contracts import Attention, BlockTokens, Conditioning
 from lavibridge.core.errors import ModelError
 from lavibridge.generation.prompt_encoder import PromptEncoder
 from lavibridge.interop.lora_files import comfyui_lora_state, stored_vision_pairs
@@ -68,8 +68,9 @@ class ConnectorAtEachStep:
         if made.pooled is not None and c.get("y") is not None:
             c["y"] = torch.cat([made.pooled.to(c["y"]), c["y"][:, made.pooled.shape[1] :]], dim=1)
         if made.blocks:
+            blocks = {name: _without_padding(each, made.mask) for name, each in made.blocks.items()}
             options = c.get("transformer_options", {})
-            c["transformer_options"] = with_block_attention(options, made.blocks, self.places)
+            c["transformer_options"] = with_block_attention(options, blocks, self.places)
         if self.before is not None:
             return self.before(apply_model, {**arguments, "c": c})
         return apply_model(arguments["input"], arguments["timestep"], **c)
@@ -95,6 +96,12 @@ class ConnectorAtEachStep:
         """Return the time in the vision model's own unit: steps of a diffusion, or T sigma of a flow."""
         steps = self.bridge.denoiser.flow_steps
         return self.model.model_sampling.timestep(sigma).float() if steps is None else steps * sigma
+
+
+def _without_padding(block: Attention | BlockTokens, mask: Tensor) -> Attention | BlockTokens:
+    if not isinstance(block, BlockTokens):
+        return block  # its function knows the mask
+    return BlockTokens(tokens=repeat_real_tokens(block.tokens, mask))
 
 
 def mask_repeats(packed: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Lets a per-block connector replace the cross-attention of ComfyUI's U-Nets.
+"""Lets a per-block connector replace the cross-attention of ComfyUI's U-Nets, or the tokens that it reads.
 
     comfy/ldm/modules/attention.py, BasicTransformerBlock:
-        attn2_patch(n, context, value, extra)                     sees the layer's input n
+        attn2_patch(n, context, value, extra)                     sees the layer's input n, changes its tokens
         patches_replace["attn2"][place](q, k, v, extra)           computes the attention, before to_out
     place = (block, number, index in the block), such as ("input", 4, 0)
 
@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-from lavibridge.core.contracts import Attention
+from lavibridge.core.contracts import Attention, BlockTokens
 from lavibridge.core.errors import ModelError
 
 Place = tuple[str, int, int]
@@ -48,15 +48,21 @@ def _place(match: re.Match[str], layers_per_block: int) -> Place:
 
 
 def with_block_attention(
-    options: Mapping[str, Any], blocks: Mapping[str, Attention], places: Mapping[str, Place]
+    options: Mapping[str, Any], blocks: Mapping[str, Attention | BlockTokens], places: Mapping[str, Place]
 ) -> dict[str, Any]:
-    """Return transformer options in which ``blocks`` replace the attention; other nodes' patches remain."""
+    """Return transformer options in which ``blocks`` replace attention or tokens; other patches remain."""
+    tokens = {places[name]: each.tokens for name, each in blocks.items() if isinstance(each, BlockTokens)}
+    functions = {places[name]: each for name, each in blocks.items() if not isinstance(each, BlockTokens)}
     inputs: dict[Place, Tensor] = {}
     patches, replaced = dict(options.get("patches", {})), dict(options.get("patches_replace", {}))
     earlier = replaced.get("attn2", {})
 
-    def keep_input(n: Tensor, context: Tensor, value: Tensor, extra: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        inputs[_place_of(extra)] = n
+    def patch(n: Tensor, context: Tensor, value: Tensor, extra: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        place = _place_of(extra)
+        if place in tokens:
+            own = tokens[place].to(context)
+            return n, own, own
+        inputs[place] = n
         return n, context, value
 
     def replacement(attend: Attention, before: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -67,10 +73,10 @@ def with_block_attention(
         return replace
 
     own = {
-        place: replacement(blocks[name], earlier.get(place) or earlier.get(place[:2]) or _attention)
-        for name, place in places.items()
+        place: replacement(attend, earlier.get(place) or earlier.get(place[:2]) or _attention)
+        for place, attend in functions.items()
     }
-    patches["attn2_patch"] = [*patches.get("attn2_patch", []), keep_input]
+    patches["attn2_patch"] = [*patches.get("attn2_patch", []), patch]
     replaced["attn2"] = {**earlier, **own}
     return {**options, "patches": patches, "patches_replace": replaced}
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lavibridge.core.config import Config
 from lavibridge.core.errors import ModelError
 from lavibridge.core.low_rank import LowRankPairs
+from lavibridge.core.safetensors_file import load_tensors
 from lavibridge.core.tensors import check_tensors_fit, save_tensors
 
 if TYPE_CHECKING:
@@ -118,6 +118,9 @@ def lora_pairs(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
 def lora_pairs_of_state(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """(up, down) of each layer, by the layer's name, of weights by the names of PEFT's files."""
     names = [name.removesuffix(_DOWN) for name in state if name.endswith(_DOWN)]
+    lacking = [name for name in names if name + _UP not in state]
+    if lacking or len(names) * 2 != len(state):
+        raise ModelError(f"the LoRA has unpaired weights, such as {(lacking or sorted(state))[0]}")
     return {name.removeprefix(PEFT_PREFIX): (state[name + _UP], state[name + _DOWN]) for name in names}
 
 
@@ -185,7 +188,7 @@ def load_lora(module: nn.Module, folder: Path, name: str) -> None:
     """Read the LoRA weights of a folder into a module that has LoRA already."""
     if not (folder / PEFT_WEIGHTS).is_file():
         raise ModelError(f"there is no {folder / PEFT_WEIGHTS} to load the LoRA of the {name} from")
-    load_lora_state(module, load_file(folder / PEFT_WEIGHTS), f"{name} in {folder}")
+    load_lora_state(module, load_tensors(folder / PEFT_WEIGHTS), f"{name} in {folder}")
 
 
 def merge_lora(module: nn.Module) -> None:

@@ -283,7 +283,7 @@ def test_llmdiff_adds_noise_in_training_only_and_needs_cross_attention() -> None
     assert not torch.equal(connector.train()(given).tokens, connector(given).tokens)
     connector.eval()
     assert torch.equal(connector(given).tokens, connector(given).tokens)
-    with pytest.raises(ModelError, match="joint attention"):
+    with pytest.raises(ModelError, match="has none that stands alone"):
         build("llmdiff", vision=VisionSpec(context=16))
 
 

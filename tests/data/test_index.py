@@ -153,7 +153,7 @@ def test_a_check_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, put: A
     dataset = opened("tsv", rejected, path=path, index=index)
     assert len(dataset) == 700
     assert not rejected.entries
-    assert [file.suffix for file in index.iterdir()].count(".arrows") == 0
+    assert [file.suffix for file in index.iterdir()].count(".checks") == 0
 
 
 def test_the_command_checks_from_the_ground(tmp_path: Path, put: Any) -> None:

@@ -1,13 +1,41 @@
 """The server shows what lies in the runs folder, and reports a damaged run as damaged."""
 
+import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from lavibridge.core.errors import RunError
 from lavibridge.report.run_record import read_run
 from lavibridge.serve.web import runs
+
+WORDS = st.sampled_from(
+    [
+        "training",
+        "steps",
+        "language",
+        "source",
+        "metrics",
+        "suite",
+        "drawn_with",
+        "bridge",
+        "version",
+        "all",
+        "step",
+        "loss",
+        "compared",
+        "categories",
+        "card",
+        "unit",
+        "sha256",
+        "kind",
+        "validation",
+    ]
+)
 
 
 @pytest.fixture
@@ -65,3 +93,26 @@ def test_a_damaged_file_makes_a_damaged_run(run: Path, name: str, content: bytes
 def test_a_log_cut_inside_a_letter_keeps_its_rows(run: Path) -> None:
     (run / "log.jsonl").write_bytes('{"step": 1, "loss": 0.5}\n{"step": 2, "note": "ä'.encode()[:-1])
     assert [row["step"] for row in read_run(run).rows] == [1]
+
+
+FILES = ["recipe.yaml", "environment.json", "results.json", "log.jsonl", "evaluation/suite/results.json"]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(WORDS | st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(name=st.sampled_from(FILES), value=VALUES)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_value_in_a_runs_files_is_shown_or_damage(run: Path, name: str, value: object) -> None:
+    file = run / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    before = file.read_bytes() if file.is_file() else None
+    file.write_text(json.dumps(value) + "\n")
+    json.dumps(runs.run_summary(run))
+    with suppress(RunError):
+        json.dumps(runs.run_details(run))
+    file.unlink() if before is None else file.write_bytes(before)

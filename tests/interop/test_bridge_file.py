@@ -158,6 +158,21 @@ def test_models_by_their_place_are_noted(tmp_path: Path, capsys: pytest.CaptureF
     assert "vision model" not in said
 
 
+def test_other_copies_of_the_models_take_their_place(file: Path, tmp_path: Path) -> None:
+    """As on a machine where the models lie elsewhere."""
+    bridge = Bridge.compose("mini-t5-small", TOYS["vision"], "linear", None, None)
+    single = export(bridge, "bridge", tmp_path / "b.safetensors")
+    away = rewritten(single, tmp_path / "away.safetensors", description(language={"source": "/no/where"}))
+    with pytest.raises(ModelError, match="language=SOURCE"):
+        Bridge.from_pretrained(away, "cpu")
+    folder = models_folder() / "mini-t5-small"
+    again = Bridge.from_pretrained(single, "cpu", language=folder, vision={"dtype": "bfloat16"})
+    assert again.language.config.source == str(folder)
+    assert again.language.config.max_tokens == bridge.language.config.max_tokens
+    assert again.vision.config.dtype == "bfloat16"
+    assert torch.equal(again.features(["a"]).hidden, bridge.features(["a"]).hidden)
+
+
 def test_other_files_of_a_model_are_noted(
     bridge: Bridge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,10 +278,10 @@ def test_a_file_with_wrong_contents_is_refused(
     [
         ({"language": {"source": "random", "kind": "t5", "max_tokens": "x"}}, r"language\.max_tokens"),
         ({"language": {"source": "random", "kind": "none"}}, "unknown kind 'none'"),
-        ({"vision": {"source": "/no/where"}}, "/no/where"),
+        ({"vision": {"source": "/no/where"}}, "needs the vision model '/no/where', which cannot be opened"),
         ({"connector": {}}, r"connector\.kind: name one of"),
         ({"connector": {"kind": ["lavi"]}}, "'connector' is missing or invalid"),
-        ({"connector": {"kind": "resampler", "latents": 10**12}}, "connector in .* does not fit"),
+        ({"connector": {"kind": "resampler", "latents": 10**12}}, r"the connector's latents is 1,000,0.* no side above"),
         ({"vision_lora": {"rank": -1}}, r"vision_lora\.rank"),
     ],
 )

@@ -360,7 +360,7 @@ def test_a_damaged_adapter_is_named(released: Path) -> None:
     whole, config = weights.read_bytes(), (adapter / "config.json").read_text()
     for raw in (whole[:-100], b"garbage" * 50, b""):
         weights.write_bytes(raw)
-        with pytest.raises(ModelError, match="not a complete safetensors file"):
+        with pytest.raises(ModelError, match=r"is incomplete|not a safetensors file"):
             import_toys(released)
     weights.write_bytes(whole)
     (adapter / "config.json").write_text('{"in_dim": 32, "out_dim": 48}')

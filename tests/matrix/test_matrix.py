@@ -59,8 +59,8 @@ def refusal(language: str, vision: str, connector: str) -> str | None:
         return "keep an encoder of that width"
     if connector == "identity" and text.width != picture.context:
         return "joins equal widths"
-    if connector == "llmdiff" and not picture.blocks:
-        return "text and image share joint attention"
+    if connector in ("llmdiff", "semantic_routing") and not picture.blocks:
+        return "has none that stands alone"
     if connector in ("query", "dual_condition", "stacked_query") and language in NO_QUERIES:
         return "takes tokens only"
     return None

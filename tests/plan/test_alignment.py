@@ -12,8 +12,9 @@ from toy_pipelines import pipeline
 from lavibridge import lora
 from lavibridge.alignment.base import NoisedLatents
 from lavibridge.plan.alignment_passes import alignment_cost
+from lavibridge.plan.alignment_plan import estimate_alignment
 from lavibridge.plan.devices import GPUS
-from lavibridge.plan.meta_model import VISION_PARTS, build_meta_bridge, with_changes
+from lavibridge.plan.meta_model import VISION_PARTS, build_meta_bridge, model_parts, with_changes
 from lavibridge.plan.plan import PlanOptions, make_plan
 from lavibridge.plan.table import plan_lines
 from lavibridge.recipes.recipe import Recipe, make_recipe
@@ -97,7 +98,8 @@ def test_every_objective_is_planned_for_a_folder_without_weights(tmp_path: Path)
     assert prediction.drawing is not None, "it follows sampling"
     assert solved.step is None
     assert solved.solving is not None
-    assert solved.peak < blocks.peak, "gradients cross no denoiser"
+    assert solved.step_peak < blocks.step_peak, "gradients cross no denoiser"
+    assert blocks.can_unload == (True, True)
 
 
 @pytest.mark.slow
@@ -164,3 +166,26 @@ def test_an_alignment_has_rows_of_its_own(tmp_path: Path) -> None:
     table = "\n".join(plan_lines(plan))
     assert "alignment (match attention), 8 captions per step" in table
     assert "all 1,000 steps" in table
+
+
+def test_text_sides_leave_memory_before_a_step_that_takes_more_than_reading(tmp_path: Path) -> None:
+    pipeline("sd").save_pretrained(tmp_path)
+    recipe = aligned(str(tmp_path), "prediction")
+    bridge, device = build_meta_bridge(recipe), GPUS["l4"]
+    cost = alignment_cost(bridge, recipe, CAPTIONS, 20, "cuda")
+    assert cost is not None
+    assert cost.step_peak > 2 * cost.reading_peak
+    parts = model_parts(bridge)
+    both = parts[0].bytes + sum(part.bytes for part in cost.parts)
+    found = {}
+    for name, gigabytes, cache in (
+        ("memory", 1.0, None),
+        ("none", 0.0, None),
+        ("disk", 0.0, {"folder": "x"}),
+    ):
+        align = {**recipe.training.align.model_dump(), "feature_cache_gb": gigabytes}  # type: ignore[union-attr]
+        changed = with_changes(recipe, {"training": {"align": align, "cache": cache}})
+        found[name] = estimate_alignment(changed, cost, parts, device, None).memory
+    assert found["none"].total - found["memory"].total == both
+    assert found["disk"] == found["memory"]
+    assert found["none"].weights == found["memory"].weights

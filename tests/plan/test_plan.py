@@ -105,6 +105,19 @@ def test_features_from_a_cache_take_the_language_model_out_of_the_step() -> None
     assert training_pass(bridge, kept, 2, None, "cpu").flops("language model") == 0
 
 
+def test_the_language_model_is_not_counted_once_its_features_are_cached() -> None:
+    recipe = load_recipe("t5-large_pixart_lavi", [*LIGHT, "training.cache={folder: cache}"])
+    plan = make_plan(recipe, GPUS["l4"], PlanOptions(tokens=20))
+    steps = plan.memory_total - plan.parts[0].bytes
+    previews = plan.drawing + plan.memory.optimiser + plan.memory.average
+    assert steps != previews
+    assert plan.memory_without_language_model == max(steps, previews)
+    assert "without language model" in "\n".join(plan_lines(plan))
+    in_memory = with_changes(recipe, {"training": {"cache": None, "feature_cache_gb": 1.0}})
+    stays = make_plan(in_memory, GPUS["l4"], PlanOptions(tokens=20))
+    assert stays.memory_without_language_model is None
+
+
 def test_what_does_not_fit_is_answered_with_settings_that_do() -> None:
     recipe = load_recipe("t5-large_pixart_lavi", [*LIGHT, "training.batch=64"])
     whole = make_plan(recipe, GPUS["l4"], PlanOptions(pictures=1000, price=2.0, devices=2))

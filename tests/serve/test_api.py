@@ -364,7 +364,7 @@ def test_stopping_answers_everybody(
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        eventually(lambda: served.app_state.queue.counts() == (2, 1))
+        eventually(lambda: served.app_state.queue.counts() == (0, 3))
         served.server.handle_exit(signal.SIGTERM, None)
         for thread in threads:
             thread.join(60)

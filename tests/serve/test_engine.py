@@ -179,15 +179,79 @@ def test_the_queue_takes_up_to_its_bound_whole_jobs_only() -> None:
     assert queue.counts() == (3, 0)
 
 
-def test_pictures_come_in_order_and_a_cancelled_one_frees_its_place() -> None:
+def test_jobs_take_turns_and_a_cancelled_one_frees_its_place() -> None:
     queue = Queue(Limits(queue=4, batch_size=2))
     first, second, third = (queue.submit(job(request(number))) for number in range(3))
     assert [each for each, _ in queue.take()] == [first, second]
+    assert [each for each, _ in queue.take()] == [third, first]
     queue.cancel(first)
     assert [each for each, _ in queue.take()] == [second, third]
     assert first.state == "cancelled"
     queue.cancel(first)
     assert queue.counts() == (0, 2)
+
+
+def test_each_job_gets_a_place_before_any_gets_a_second_one() -> None:
+    queue = Queue(Limits(queue=16, batch_size=4))
+    large, small = queue.submit(job(*(request(i) for i in range(8)))), queue.submit(job(request()))
+    other_size = queue.submit(job(request(width=32), request(width=32)))
+    places = queue.take()
+    assert [each for each, _ in places] == [large, small, large, large]
+    assert [image for each, image in places if each is large] == large.pictures[:3]
+    assert [each for each, _ in queue.take()] == [other_size, other_size]
+
+
+def test_jobs_of_few_models_are_in_progress_at_a_time() -> None:
+    """A begun image keeps its model in memory."""
+    queue = Queue(Limits(pairs=2))
+    jobs = [queue.submit(job(request(model=name))) for name in ("a", "b", "c")]
+    assert {queue.take()[0][0].id for _ in range(6)} == {jobs[0].id, jobs[1].id}
+    queue.cancel(jobs[0])
+    assert {queue.take()[0][0].id for _ in range(6)} == {jobs[1].id, jobs[2].id}
+
+
+@pytest.mark.usefixtures("one_thread")  # on several, bits depend on the batch
+def test_a_short_job_behind_long_ones_waits_for_steps_and_no_picture_changes(
+    eventually: Eventually, models: dict[str, ServedModel]
+) -> None:
+    queue = Queue(Limits(batch_size=4))
+    worker = Worker(queue, ModelPool(models), 1)
+    long = [
+        queue.submit(job(*(request(9 * i + j, num_inference_steps=40) for j in range(4)))) for i in range(4)
+    ]
+    worker.start()
+    eventually(lambda: worker.steps > 0)
+    before, short = worker.steps, queue.submit(job(request(99, num_inference_steps=1)))
+    eventually(lambda: short.is_over)
+    assert short.state == "done"
+    assert (
+        worker.steps - before <= 4
+    )  # one in progress, one of the others' turn, its own, and one begun since
+    assert not any(each.is_over for each in long)
+    for each in long[1:]:
+        queue.cancel(each)
+    eventually(lambda: long[0].is_over)
+    queue.close()
+    worker.join(20.0)
+    drawn = [image for each in (long[0], short) for image in each.pictures]
+    for image, alone in zip(drawn, draw(models["first"], [each.request for each in drawn], 1), strict=True):
+        with Image.open(io.BytesIO(image.file or b"")) as picture:
+            assert hashlib.sha256(picture.tobytes()).hexdigest() == alone
+
+
+def test_the_expected_time_counts_other_jobs_up_to_ones_own_work() -> None:
+    queue = Queue(Limits())
+    short, long = (
+        queue.submit(job(request(num_inference_steps=2))),
+        queue.submit(job(request(num_inference_steps=50), request(num_inference_steps=50))),
+    )
+    assert queue.describe(short)["expected_seconds"] is None
+    queue.measured(seconds=3.0, pixel_steps=16 * 16)  # three seconds a step
+    assert queue.expected_seconds(short) == 2 * 2 * 3
+    assert queue.expected_seconds(long) == (100 + 2) * 3
+    queue.cancel(long)
+    assert queue.expected_seconds(short) == 2 * 3
+    assert queue.expected_seconds(long) is None
 
 
 def test_a_job_that_nobody_asks_for_is_cancelled(eventually: Eventually) -> None:

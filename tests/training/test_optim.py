@@ -73,23 +73,23 @@ def test_published_rates_are_those_of_trained_parts() -> None:
 
 def test_a_family_without_published_rates_needs_one_for_each_trained_part() -> None:
     with pytest.raises(
-        RecipeError, match=r"training\.lr\.vision_lora: the recipe sets no learning rate.*'flux'"
+        RecipeError, match=r"training\.lr\.vision_lora: the recipe sets no learning rate.*'prx'"
     ):
-        learning_rates("flux", LearningRateSection(connector=1e-4), ("connector", "vision_lora"))
-    assert learning_rates("flux", LearningRateSection(connector=1e-4), ("connector",)) == {"connector": 1e-4}
+        learning_rates("prx", LearningRateSection(connector=1e-4), ("connector", "vision_lora"))
+    assert learning_rates("prx", LearningRateSection(connector=1e-4), ("connector",)) == {"connector": 1e-4}
 
 
 def test_an_alignment_alone_needs_no_learning_rate_of_training() -> None:
     sections = {
         "language": {"kind": "llama", "source": "random"},
-        "vision": {"kind": "sd3", "source": "random"},
+        "vision": {"kind": "prx", "source": "random"},
         "connector": {"kind": "linear"},
         "data": {"kind": "world", "scenes": 8, "size": 64},
     }
     aligned = make_recipe({**sections, "training": {"steps": 0, "batch": 2, "align": {"batch": 2}}})
     check_learning_rates(aligned)
     trained = make_recipe({**sections, "training": {"steps": 1, "batch": 2, "align": {"batch": 2}}})
-    with pytest.raises(RecipeError, match=r"training\.lr\.connector and .*'sd3'"):
+    with pytest.raises(RecipeError, match=r"training\.lr\.connector and .*'prx'"):
         check_learning_rates(trained)
 
 

@@ -30,6 +30,7 @@ CONNECTORS: dict[str, Any] = {
     "resampler": {"kind": "resampler", "latents": 4, "heads": 2},
     "ella": {"kind": "ella", "latents": 4, "blocks": 1, "heads": 2, "time_channels": 8},
     "llmdiff": "llmdiff",
+    "semantic_routing": "semantic_routing",
     "pivot": PIVOT,
 }
 PAIRS = [
@@ -38,6 +39,7 @@ PAIRS = [
     ("ella", "sdxl"),
     ("ella", "flux"),
     ("llmdiff", "sd"),
+    ("semantic_routing", "sd"),
     ("pivot", "sd3"),
     pytest.param(("lavi", "mini-sd"), marks=pytest.mark.slow),
 ]
@@ -238,7 +240,7 @@ def test_another_node_s_attention_is_kept(package: ModuleType) -> None:
     assert options["patches_replace"]["attn2"].keys() == {("input", 1), ("input", 9, 0)}
     extra = {"block": ("input", 1), "block_index": 0, "n_heads": 1}
     (keep,) = made["patches"]["attn2_patch"]
-    keep(torch.ones(1, 2, 4), None, None, extra)
+    keep(torch.ones(1, 2, 4), torch.ones(1, 1, 4), torch.ones(1, 1, 4), extra)
     answer = made["patches_replace"]["attn2"][("input", 1, 0)](torch.ones(1, 2, 4), None, None, extra)
     assert calls == ["earlier"]
     assert torch.equal(answer, torch.full((1, 2, 4), 2.0))

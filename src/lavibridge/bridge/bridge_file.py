@@ -20,14 +20,15 @@ from typing import Any
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from lavibridge.core.config import Config, validate_config
 from lavibridge.core.contracts import BlockSpec, VisionSpec
-from lavibridge.core.errors import RecipeError, RunError
-from lavibridge.core.files import read_json, write_atomic
-from lavibridge.core.safetensors_file import SafetensorsHeader, read_safetensors_header
+from lavibridge.core.errors import LaviError, RecipeError, RunError
+from lavibridge.core.files import parse_json, read_json, write_atomic
+from lavibridge.core.paths import path_below
+from lavibridge.core.safetensors_file import SafetensorsHeader, load_tensors, read_safetensors_header
 from lavibridge.core.sources import SAFETENSORS
 from lavibridge.core.tensors import check_tensors_finite
 from lavibridge.vision.base import VisionModel
@@ -132,7 +133,9 @@ def pack_saved_bridge(folder: Path, file: Path, models: StoredModels) -> None:
     for name in read_json(folder / DESCRIPTION)["files"]:
         part = name.rpartition("/")[0]
         if name.endswith(SAFETENSORS):
-            tensors |= {f"{part}/{key}": value for key, value in load_file(folder / name).items()}
+            tensors |= {
+                f"{part}/{key}": value for key, value in load_tensors(path_below(folder, name)).items()
+            }
         elif part != "connector":  # whose settings are in bridge.json
             metadata[name] = (folder / name).read_text(encoding="utf-8")
     metadata[_HASH_KEY] = _content_hash(metadata, tensors)
@@ -147,8 +150,8 @@ def is_bridge_file(path: Path) -> bool:
         with open(path, "rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
             begin = stream.read(min(size, LARGEST_HEADER))
-        return _FORMAT_KEY in json.loads(begin)["__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return _FORMAT_KEY in parse_json(begin.decode("utf-8"), str(path))["__metadata__"]
+    except (OSError, LaviError, UnicodeDecodeError, KeyError, TypeError):
         return False
 
 
@@ -190,9 +193,9 @@ def read_bridge_file(path: Path) -> BridgeFile:
 def read_json_entry(path: Path, name: str, text: str) -> Any:
     """Parse an entry of the metadata. Raises RunError naming file and entry if it is not valid JSON."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"'{path}' is damaged, as its {name} is not valid JSON ({error}): {_AGAIN}") from None
+        return parse_json(text, name)
+    except LaviError as error:
+        raise RunError(f"'{path}' is damaged: {error}; {_AGAIN}") from None
 
 
 def _read_models(path: Path, text: str) -> StoredModels:
@@ -236,7 +239,7 @@ def _serialized(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> b
     size = int.from_bytes(plain[:8], "little")
     header = {
         "__metadata__": {"format": "pt", **dict(sorted(metadata.items()))},
-        **json.loads(plain[8 : 8 + size]),
+        **parse_json(plain[8 : 8 + size].decode("utf-8"), "header"),
     }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -20,6 +20,7 @@ from lavibridge.vision.base import VisionModel
 from lavibridge.vision.parts.single_file import locate_configuration
 
 ModelChoice = str | PathLike[str] | Mapping[str, Any] | nn.Module
+_OF_SOURCE = ("kind", "revision", "config", "variant")
 LoraChoice = LoraSettings | Mapping[str, Any] | Literal["default"] | None
 
 
@@ -44,9 +45,7 @@ def model_of_choice(package: str, choice: ModelChoice, device: torch.device | No
         raise RecipeError(
             f"{package}.kind: a random toy needs its kind named, one of {', '.join(registry.kinds(package))}"
         )
-    chosen = registry.load_kind(
-        package, registry.detect_kind_of_options(package, options) if kind is None else kind
-    )
+    chosen = _load_kind(package, registry.detect_kind_of_options(package, options) if kind is None else kind)
     config = validate_config(chosen.Config, options, package)
     if not isinstance(config, VisionModel.Config) or not config.lora_files:
         return chosen(config, device)
@@ -63,6 +62,24 @@ def with_options(choice: ModelChoice, changed: Mapping[str, Any]) -> ModelChoice
     if isinstance(choice, nn.Module) or not changed:
         return choice
     return {**(choice if isinstance(choice, Mapping) else {"source": choice}), **changed}
+
+
+def replaced_options(
+    saved: Mapping[str, Any], choice: str | PathLike[str] | Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return a saved model's options, with another source for a copy of the model, or with other options.
+
+    What belongs to the saved source (kind, revision, configuration, variant) does not apply to another.
+    """
+    if choice is None:
+        return dict(saved)
+    changed = dict(choice) if isinstance(choice, Mapping) else {"source": choice}
+    kept = dict(saved)
+    if "source" in changed:
+        changed["source"] = fspath(changed["source"])
+        if changed["source"] != saved["source"]:
+            kept = {name: value for name, value in saved.items() if name not in _OF_SOURCE}
+    return {**kept, **changed}
 
 
 def native_text_encoders(
@@ -104,8 +121,15 @@ def connector_of_choice(choice: str | Mapping[str, Any]) -> tuple[type[Connector
     options = {"kind": choice} if isinstance(choice, str) else dict(choice)
     if "kind" not in options:
         raise RecipeError(f"connector.kind: name one of {', '.join(registry.kinds('connectors'))}")
-    chosen = registry.load_kind("connectors", options.pop("kind"))
+    chosen = _load_kind("connectors", options.pop("kind"))
     return chosen, validate_config(chosen.Config, options, "connector")
+
+
+def _load_kind(package: str, kind: Any) -> type[Any]:
+    """Return the class of a kind. Raises RecipeError if it is no name, or not one of the package's."""
+    if not isinstance(kind, str):
+        raise RecipeError(f"{package}: kind should be a name, found {kind!r:.80}")
+    return registry.load_kind(package, kind)
 
 
 def lora_settings_of_choice(choice: LoraChoice, where: str) -> LoraSettings | None:

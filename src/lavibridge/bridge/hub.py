@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import ModelError, RecipeError, RunError
-from lavibridge.core.files import read_json, write_atomic
+from lavibridge.core.files import read_json_object, write_atomic
 from lavibridge.core.hub import is_local_only
 from lavibridge.core.sources import is_hub_id
 
@@ -72,7 +72,7 @@ def write_hub_card(folder: Path, repo_id: str, license: str | None) -> None:
     """
     if not is_hub_id(repo_id):
         raise RecipeError(f"a repository of the hub is called OWNER/NAME, found '{repo_id}'")
-    stored = read_json(folder / "bridge.json")
+    stored = read_json_object(folder / "bridge.json")
     sources = {name: _public_source(name, stored[name]) for name in ("language", "vision")}
     base_models = "\n".join(f"  - {source}" for source in sources.values())
     folded = [each["name"] for files in stored["folded"].values() for each in files]

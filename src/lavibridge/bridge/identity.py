@@ -28,6 +28,7 @@ def bridge_identity(bridge: Bridge) -> dict[str, str]:
     Raises ModelError for an offloaded denoiser, whose weights are not in memory.
     """
     require_own_weights(bridge, "identify")
+    bridge.language.load()
     connector = bridge.connector
     options: dict[str, Any] = connector.config.model_dump(mode="json")
     return {

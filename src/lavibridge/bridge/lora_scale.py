@@ -12,18 +12,16 @@ The first source that exists counts. Files of other methods are an error that na
 Hu et al. 2021, arXiv 2106.09685; Kalajdzievski 2023 (rsLoRA), arXiv 2312.03732.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from lavibridge import lora
-from lavibridge.core.errors import ModelError
-from lavibridge.core.files import read_json
+from lavibridge.core.errors import LaviError, ModelError
+from lavibridge.core.files import parse_json, read_json_object
 from lavibridge.core.low_rank import Layer, low_rank_shapes
+from lavibridge.core.safetensors_file import read_safetensors_header
 
 ADAPTER_CONFIG = "adapter_config.json"
 _DIFFUSERS_HEADER = "lora_adapter_metadata"
@@ -141,7 +139,7 @@ def read_lora_scale(path: Path, component: str, is_peft: bool) -> LoraScale:
     header = _header(path)
     config: Mapping[str, Any] | None = None
     if is_peft and (path.parent / ADAPTER_CONFIG).is_file():
-        config = read_json(path.parent / ADAPTER_CONFIG)
+        config = read_json_object(path.parent / ADAPTER_CONFIG)
     elif _DIFFUSERS_HEADER in header:
         metadata = _json(header[_DIFFUSERS_HEADER], path)
         inside = {
@@ -201,14 +199,13 @@ def refuse_unknown_lora_method(path: object, layer: str, rest: str) -> ModelErro
 def _header(path: Path) -> dict[str, str]:
     if path.suffix != ".safetensors":
         return {}
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
+    return dict(read_safetensors_header(path).metadata)
 
 
 def _json(text: str, path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(text)
-    except json.JSONDecodeError:
+        settings = parse_json(text, f"the header of {path}")
+    except LaviError:
         settings = None
     if not isinstance(settings, dict):
         raise ModelError(f"the header of {path} must hold settings in JSON, found '{text[:40]}'")

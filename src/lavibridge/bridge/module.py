@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lavibridge import lora
 from lavibridge.bridge import choices, saved_bridge
 from lavibridge.bridge.choices import LoraChoice, ModelChoice
-from lavibridge.bridge.stored_models import check_stored_models
+from lavibridge.bridge.stored_models import check_connector_fits, check_stored_models
 from lavibridge.bridge.text_side import TextSide
 from lavibridge.bridge.weight_checks import (
     require_full_weights,
@@ -160,22 +160,32 @@ class Bridge(TextSide):
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
         quantize: Quantization | None = None,
+        language: str | PathLike[str] | Mapping[str, Any] | None = None,
+        vision: str | PathLike[str] | Mapping[str, Any] | None = None,
     ) -> "Bridge":
         """Load a bridge that ``save_pretrained``, ``export`` or a training run wrote.
 
         ``source`` is the folder, single file or hub id of a saved bridge, a checkpoint, or a run folder,
         whose newest complete checkpoint is loaded, with averaged weights if it has them. ``dtype`` replaces
         the number format of both frozen models; ``quantize`` (8bit, 4bit) loads the linear layers of both in
-        so many bits. ``revision`` is the branch, tag or commit of a hub id. Raises RunError if there is no
-        bridge, or if its files have changed since it was saved.
+        so many bits. ``revision`` is the branch, tag or commit of a hub id. ``language`` and ``vision``
+        replace the source of a frozen model by another copy of the same one, or some of its options. Raises
+        RunError if there is no bridge, or if its files have changed since it was saved.
         """
         stored = saved_bridge.read_saved_bridge(saved_bridge.locate_saved_bridge(source, revision))
-        check_stored_models(stored)
+        language_options = choices.replaced_options(stored.language, language)
+        vision_options = choices.replaced_options(stored.vision, vision)
+        check_stored_models(stored, language_options, vision_options)
         changed = {} if dtype is None else {"dtype": dtype_name(dtype)}
         changed |= {} if quantize is None else {"quantize": quantize}
+        for settings, name in ((stored.language_lora, "language_lora"), (stored.vision_lora, "vision_lora")):
+            choices.lora_settings_of_choice(settings, name)
+        text = choices.model_of_choice("language", {**language_options, **changed})
+        image = choices.model_of_choice("vision", {**vision_options, **changed})
+        check_connector_fits(stored, text.config.source, text.spec, image.spec)
         bridge = Bridge.compose(
-            {**stored.language, **changed},
-            {**stored.vision, **changed},
+            text,
+            image,
             stored.connector,
             stored.language_lora,
             stored.vision_lora,

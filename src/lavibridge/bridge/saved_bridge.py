@@ -19,7 +19,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lavibridge import __version__, lora
@@ -31,10 +30,10 @@ from lavibridge.connectors.base import Connector
 from lavibridge.core import registry
 from lavibridge.core.errors import ModelError, RunError
 from lavibridge.core.files import file_sha256, read_json, write_json
-from lavibridge.core.paths import expand_path
-from lavibridge.core.safetensors_file import read_safetensors_header
+from lavibridge.core.paths import expand_path, path_below
+from lavibridge.core.safetensors_file import load_tensors, read_safetensors_header
 from lavibridge.core.sources import is_hub_id
-from lavibridge.core.tensors import check_tensors_finite, save_tensors
+from lavibridge.core.tensors import check_tensors_finite, check_tensors_fit, save_tensors
 from lavibridge.core.weight_changes import FoldedLora, fold_lora
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
@@ -80,14 +79,16 @@ class SavedBridge:
         file = self.path / (_CONNECTOR_WEIGHTS if part == "connector" else f"{part}/{lora.PEFT_WEIGHTS}")
         if not file.is_file():
             raise RunError(f"{file} is missing, so the saved bridge is incomplete: take another copy")
-        return load_file(file)
+        return load_tensors(file)
 
     def folded_in(self, package: str) -> list[FoldedLora]:
         """Return the LoRA files in the frozen weights of the language or vision model."""
-        return [
-            folded_of_state(self.tensors(f"{package}_folded/{index}"), about)
-            for index, about in enumerate(self.folded.get(package, ()))
-        ]
+        found = []
+        for index, about in enumerate(self.folded.get(package, ())):
+            state = self.tensors(f"{package}_folded/{index}")
+            check_tensors_finite(state, f"the LoRA file '{about['name']}' in {self.path}")
+            found.append(folded_of_state(state, about))
+        return found
 
 
 def write_saved_bridge(
@@ -152,12 +153,11 @@ def read_saved_bridge(folder: Path) -> SavedBridge:
     description = read_json(found / _DESCRIPTION)
     check_description(description, found / _DESCRIPTION)
     for name, expected in description["files"].items():
-        if not (found / name).is_file():
-            raise RunError(f"{found / name} is missing, so the saved bridge is incomplete: take another copy")
-        if file_sha256(found / name) != expected:
-            raise RunError(
-                f"{found / name} has changed since it was saved (its SHA-256 differs): take another copy"
-            )
+        path = path_below(found, name)
+        if not path.is_file():
+            raise RunError(f"{path} is missing, so the saved bridge is incomplete: take another copy")
+        if file_sha256(path) != expected:
+            raise RunError(f"{path} has changed since it was saved (its SHA-256 differs): take another copy")
     return _described(description, found, file_sha256(found / _DESCRIPTION))
 
 
@@ -177,8 +177,9 @@ def load_text_weights(stored: SavedBridge, language: LanguageModel, connector: C
     weights = stored.tensors("connector")
     check_tensors_finite(weights, f"the connector in {stored.path}")
     try:
+        check_tensors_fit(connector.state_dict(), weights, "the connector")
         connector.load_state_dict(weights)
-    except RuntimeError as error:
+    except ModelError as error:
         raise ModelError(
             f"the saved connector does not fit between '{language.config.source}' and "
             f"'{stored.vision['source']}': check whether these models have changed ({error})"

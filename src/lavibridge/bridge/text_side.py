@@ -40,6 +40,7 @@ class TextSide(nn.Module, ABC):
 
         A proxy revises the prompts first, but not negative ones.
         """
+        self.language.load()
         encode = self.language.encode_negative if negative else self.language.encode
         texts = prompts if negative else self.language.revise(prompts)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns_through_language):

@@ -40,7 +40,7 @@ from lavibridge.cli import (
 from lavibridge.core.errors import LaviError
 from lavibridge.core.process_rank import require_single_process
 from lavibridge.core.signals import exit_on_signals
-from lavibridge.core.streams import guard_streams
+from lavibridge.core.streams import escape_controls, guard_streams
 from lavibridge.core.thread_spinning import set_spin_count
 from lavibridge.core.unicode_text import is_valid_unicode
 
@@ -159,7 +159,7 @@ def _attempt() -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {escape_controls(text)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -109,8 +109,8 @@ class LlmDiff(Connector):
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         if not vision.blocks:
             raise ModelError(
-                "the connector 'llmdiff' extends cross-attention layers, and this vision model has none "
-                "(text and image share joint attention): use 'lavi', 'ella' or another connector"
+                "the connector 'llmdiff' extends cross-attention layers, and this vision model has none that "
+                "stands alone: use 'lavi', 'ella' or another connector"
             )
         super().__init__(config, text, vision)
         self.scores = _ContextScore(text.layers - 1)

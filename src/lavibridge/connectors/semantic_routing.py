@@ -43,7 +43,7 @@ class SemanticRouting(Connector):
     def __init__(self, config: Config, text: TextSpec, vision: VisionSpec) -> None:
         if not vision.blocks:
             raise ModelError(
-                "the connector 'semantic_routing' gives each cross-attention layer its own tokens, and this "
+                "the connector 'semantic_routing' gives cross-attention layers tokens of their own, and this "
                 "vision model has none that stands alone: use 'stacked', 'lavi' or another connector"
             )
         super().__init__(config, text, vision)

@@ -67,13 +67,34 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON. Raises LaviError naming the file if it is missing or damaged."""
+    """Read JSON. Raises LaviError naming the file if it is missing, unreadable or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise LaviError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise LaviError(f"{path} is not valid JSON: {error}") from None
+    except OSError as error:
+        raise LaviError(f"{path} cannot be read: {error.strerror or error}") from None
+    return parse_json(text, str(path))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises LaviError naming the file as `read_json` does, and for other JSON."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise LaviError(f"{path} should hold a JSON object, found a {type(content).__name__}")
+    return content
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Parse JSON. Raises LaviError, which names ``where`` the text is from, for anything that is no JSON."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise LaviError(f"{where} is not valid JSON: it nests too deep") from None
+    except ValueError as error:  # also for a number of more digits than Python reads
+        raise LaviError(f"{where} is not valid JSON: {error}") from None
 
 
 def split_json_lines(text: str) -> list[str]:

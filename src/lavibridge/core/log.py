@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import IO, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,15 +20,22 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Column
 from rich.text import Text
 
 from lavibridge.core.errors import RunError
-from lavibridge.core.streams import MessageStream
+from lavibridge.core.streams import MessageStream, escape_controls
 
 
 class ResilientConsole(Console):
     """A console that never fails: work continues even if nobody can read its output any more."""
+
+    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Render a value; control characters in its text, which a terminal obeys, appear as their numbers."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else escape_controls(segment.text)
+            yield Segment(text, segment.style, segment.control)
 
     @property
     def file(self) -> Any:  # behaves like rich's IO[str]

@@ -2,6 +2,7 @@
 
 import os
 from os import PathLike
+from os.path import normpath
 from pathlib import Path
 
 from lavibridge.core.errors import RecipeError, RunError
@@ -23,6 +24,26 @@ def is_below(path: Path, root: Path) -> bool:
         return path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError):  # a cycle of links, or an impossible file name
         return False
+
+
+def linked_root(folder: Path) -> Path:
+    """Return the folder that links in ``folder`` may lead to: itself, or of a snapshot, its repository."""
+    return folder.parent.parent if folder.parent.name == "snapshots" else folder
+
+
+def path_below(root: Path, name: str) -> Path:
+    """Return the path of a file that another file names. Raises RunError if it is not below ``root``.
+
+    Links count as what they point to; in the hub's cache they lead from a snapshot to its repository.
+    """
+    path = root / name
+    is_named_below = Path(normpath(path)).is_relative_to(normpath(root))
+    if not is_named_below or not is_below(path, linked_root(root)):
+        raise RunError(
+            f"{root} names the file {name[:200]!r}, which is not in this folder: files outside are not read; "
+            "take another copy of the folder"
+        )
+    return path
 
 
 def require_file_path(path: Path) -> Path:

@@ -58,9 +58,11 @@ class SafetensorsHeader:
 def read_safetensors_header(file: Path) -> SafetensorsHeader:
     """Read and check the header of a file; reads no tensor.
 
-    Raises ModelError if the file is no safetensors file, is incomplete or damaged, or has a number type that
-    is not read.
+    Raises ModelError if the file is missing, no safetensors file, incomplete or damaged, or has a number type
+    that is not read.
     """
+    if not file.is_file():
+        raise ModelError(f"there is no file {file}")
     total = file.stat().st_size
     with open(file, "rb") as stream:
         begin = stream.read(8)
@@ -97,6 +99,19 @@ def read_tensors(header: SafetensorsHeader, names: Iterable[str], dtype: torch.d
             }
     except (SafetensorError, OSError) as error:
         raise ModelError(f"'{header.file}' cannot be read ({str(error).strip()}); {_AGAIN}") from error
+
+
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """Return all tensors of a file in their own number types.
+
+    Raises ModelError if the file is missing, no safetensors file, incomplete or damaged.
+    """
+    header = read_safetensors_header(file)
+    try:
+        with safe_open(file, framework="pt") as content:
+            return {name: content.get_tensor(name) for name in header.tensors}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"'{file}' cannot be read ({str(error).strip()}); {_AGAIN}") from error
 
 
 def meta_tensors(header: SafetensorsHeader, names: Iterable[str]) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Finds a pretrained model and reads its small JSON files, before any weights load."""
 
-import json
 import re
 from functools import cache
 from os import PathLike
@@ -8,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.core.errors import LaviError, ModelError, did_you_mean
-from lavibridge.core.files import LFS, read_json, shipped_configurations, shipped_models
+from lavibridge.core.files import LFS, read_json_object, shipped_configurations, shipped_models
 from lavibridge.core.hub import is_local_only, why_hub_is_unreachable
 from lavibridge.core.log import console
+from lavibridge.core.model_folders import (
+    ADAPTER,
+    check_weight_index,
+    check_weight_indexes,
+    refuse_adapter,
+    without_code_choices,
+)
 from lavibridge.core.packaged import PACKAGED, PackagedModel, packaged_on_hub, packaged_path
 from lavibridge.core.paths import configurations_folder, expand_path, models_folder
 
@@ -24,25 +30,25 @@ RANDOM = "random"
 """The source of a toy: a small model of the real class with fixed random weights, available offline."""
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema|ema)(?=[.-])")
 """The number format in the hub's file names, before the suffix, as in model.fp16.safetensors."""
-_SHARD = re.compile(r"\w[\w.+-]*\.safetensors")
+DESCRIPTIONS = ("config.json", "model_index.json")
+"""Files of which every model's folder has one."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def read_model_json(source: str, name: str, revision: str | None = None) -> dict[str, Any] | None:
     """Read the JSON file ``name`` of a model, or return None if the model has no such file.
 
-    Raises ModelError if the source does not exist or the file is damaged.
+    A config.json comes without the keys that choose code (`CODE_CHOICES`). Raises ModelError if the source
+    does not exist or the file is damaged.
     """
     path = find_model_file(source, name, revision)
     if path is None:
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} should hold a JSON object, found a {type(content).__name__}")
-    return content
+        content = read_json_object(path)
+    except LaviError as error:
+        raise ModelError(str(error)) from None
+    return without_code_choices(content) if path.name == "config.json" else content
 
 
 def find_model_file(source: str, name: str, revision: str | None = None) -> Path | None:
@@ -82,28 +88,22 @@ def locate_source(source: str, revision: str | None = None) -> str:
     return found
 
 
-def check_weight_indexes(root: Path) -> None:
-    """Raise ModelError if an index of weights in a model's folder names anything but safetensors beside it.
+def check_weight_files(source: str, folder: str, revision: str | None, variant: str | None = None) -> None:
+    """Raise ModelError if Transformers or Diffusers would read more than safetensors of this model.
 
-    Transformers and Diffusers open whatever file an index names, pickles and files outside included, and
-    `source_identity` hashes only safetensors inside.
+    `locate_source` has checked the indexes of local folders; here follow those on the hub, and adapters.
     """
-    for index in sorted([*root.glob("*.index*.json"), *root.glob("*/*.index*.json")]):
-        if SAFETENSORS not in index.name:
-            continue  # an index of pickles, which no loader reads
-        try:
-            described = read_json(index)
-        except (LaviError, RecursionError, ValueError) as error:
-            raise ModelError(f"{index} cannot be read: {error}") from None
-        weights = described.get("weight_map") if isinstance(described, dict) else None
-        if not isinstance(weights, dict):
-            raise ModelError(f"{index} has no weight_map, which names the file of each weight")
-        for name in sorted({str(each) for each in weights.values()}):
-            if not _SHARD.fullmatch(name):
-                raise ModelError(
-                    f"{index} names the file {name[:200]!r}: weights are read only from plain names "
-                    "that end in .safetensors, beside the index"
-                )
+    if find_model_file(source, str(Path(folder) / ADAPTER), revision) is not None:
+        raise refuse_adapter(source)
+    if Path(locate_source(source, revision)).is_dir():
+        return
+    ends = ("", f".{variant}") if variant else ("",)
+    for name in ("model", "diffusion_pytorch_model"):
+        for end in ends:
+            for index in {f"{name}.safetensors.index{end}.json", f"{name}{end}.safetensors.index.json"}:
+                path = find_model_file(source, str(Path(folder) / index), revision)
+                if path is not None:
+                    check_weight_index(path)
 
 
 def find_gguf(source: str, revision: str | None = None) -> Path | None:
@@ -117,7 +117,7 @@ def find_gguf(source: str, revision: str | None = None) -> Path | None:
     if not path.is_dir():
         return _find_file(root, GGUF, revision)
     files = sorted(each for each in path.iterdir() if each.suffix.lower() == GGUF)
-    if not files or any((path / name).exists() for name in ("config.json", "model_index.json")):
+    if not files or any((path / name).exists() for name in DESCRIPTIONS):
         return None
     if len(files) > 1:
         listed = ", ".join(each.name for each in files[:4])
@@ -222,13 +222,16 @@ def _instead(repository: str) -> str:
 
 
 def _from_hub(repository: str, name: str, revision: str | None) -> Path | None:
-    from huggingface_hub import constants, hf_hub_download, is_offline_mode
+    from huggingface_hub import constants, hf_hub_download, is_offline_mode, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
         local = is_local_only(repository)
         return Path(hf_hub_download(repository, name, revision=revision, local_files_only=local))
     except LocalEntryNotFoundError:
+        known = (try_to_load_from_cache(repository, each, revision=revision) for each in DESCRIPTIONS)
+        if any(isinstance(path, str) for path in known):
+            return None  # the cache has this model, without such a file
         why = (
             "HF_HUB_OFFLINE is set, so the hub is not used: unset it, "
             if is_offline_mode()

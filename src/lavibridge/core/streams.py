@@ -4,19 +4,28 @@
     stdout    results: if the reader has left, the program ends silently (141, as after SIGPIPE); any other
               failure is an error
 
-Characters that a console cannot show appear as their number.
+Characters that a console cannot show appear as their number, and so do the control characters of names and
+prompts that others wrote: a terminal obeys them.
 """
 
 import io
 import os
+import re
 import sys
 from contextlib import suppress
 from typing import Any, final
 
 from lavibridge.core.errors import LaviError
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, and those that turn the direction of a line."""
 READER_LEFT = 141
 """The exit code that a shell reports after SIGPIPE."""
+
+
+def escape_controls(text: str) -> str:
+    """Return a text with its control characters as their numbers, such as ``\\x1b``; lines and tabs stay."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 @final
@@ -52,9 +61,9 @@ class ResultStream:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write a part of the result."""
+        """Write a part of the result, on a terminal without control characters."""
         try:
-            _put(self.stream, text)
+            _put(self.stream, escape_controls(text) if self.stream.isatty() else text)
         except OSError as error:
             self._give_up(error)
         return len(text)

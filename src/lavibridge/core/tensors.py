@@ -33,7 +33,7 @@ def check_tensors_finite(tensors: Mapping[str, Tensor], what: str) -> None:
 
 
 def check_tensors_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
-    """Raise ModelError if names or shapes of ``tensors`` differ from ``own``, or if they are not finite."""
+    """Raise ModelError if names, shapes or dtypes of ``tensors`` are not those of ``own``, or for NaN."""
     odd = sorted(own.keys() ^ tensors.keys())
     if odd:
         raise ModelError(
@@ -45,5 +45,11 @@ def check_tensors_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], 
             raise ModelError(
                 f"{what} does not fit: {name} has shape {tuple(tensors[name].shape)} in the file, but needs "
                 f"{tuple(value.shape)}"
+            )
+        if value.dtype != tensors[name].dtype:
+            found, needed = (str(each.dtype).removeprefix("torch.") for each in (tensors[name], value))
+            raise ModelError(
+                f"{what} does not fit: {name} is {found} in the file, but needs {needed}: take the file as "
+                "it was saved"
             )
     check_tensors_finite(tensors, what)

@@ -7,12 +7,12 @@ This is the `metadata.jsonl` of image folders on the Hugging Face hub. Several l
 several captions. Paths start from `root` (by default the list's own folder) and may not leave it.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.errors import DataError
+from lavibridge.core.errors import DataError, LaviError
+from lavibridge.core.files import parse_json
 from lavibridge.data.pictures.columns import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
@@ -64,9 +64,9 @@ class JsonLines(ListedPictureFiles):
 def _parse_json_line(line: str) -> dict[str, Any]:
     """Parse one line as an object. Raises DataError if it is not one."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"the line is not JSON: {error}") from error
+        row = parse_json(line, "the line")
+    except LaviError as error:
+        raise DataError(str(error)) from None
     if not isinstance(row, dict) or not row:
         raise DataError("the line is not a JSON object with keys")
     return row

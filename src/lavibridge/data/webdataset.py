@@ -8,15 +8,15 @@ is the WebDataset convention (Aizman et al. 2020, arXiv 2001.01858). The check r
 once; later a picture costs one read. Compressed archives cannot be read in place and are rejected.
 """
 
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from lavibridge.core.config import Changeable
-from lavibridge.core.errors import DataError
+from lavibridge.core.errors import DataError, LaviError
+from lavibridge.core.files import parse_json
 from lavibridge.data.pictures.archives import ArchivedPictures
 from lavibridge.data.pictures.columns import CAPTION_COLUMNS, captions_of_column_value, choose_column
 from lavibridge.data.pictures.decoding import check_picture_bytes
@@ -31,7 +31,8 @@ from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.data.pictures.text import parse_caption_text
 from lavibridge.data.pictures.walk import is_hidden
 
-_LONGEST_TEXT = 16 * 2**20
+_LONGEST_TEXT, _LONGEST_HEADER = 16 * 2**20, 2**20
+"""Bytes of a text member, and of the names and records that describe a member."""
 
 
 @dataclass
@@ -75,7 +76,10 @@ class WebDataset(ArchivedPictures):
         path = self.folder / name
         last = "its beginning"
         try:
-            with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            with (
+                path.open("rb") as file,
+                tarfile.open(fileobj=cast(Any, _HeaderReader(file)), mode="r:") as archive,
+            ):
                 for member in archive:
                     last = member.name
                     if member.isdir() or is_hidden(member.name):
@@ -118,9 +122,9 @@ class WebDataset(ArchivedPictures):
         if suffix == ".txt":
             return parse_caption_text(data, member.name)
         try:
-            row = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{member.name} is not JSON: {error}") from error
+            row = parse_json(data.decode("utf-8"), member.name)
+        except (LaviError, UnicodeDecodeError) as error:
+            raise DataError(str(error)) from None
         if not isinstance(row, dict):
             raise DataError(f"{member.name} is not a JSON object")
         return tuple(
@@ -168,6 +172,22 @@ class WebDataset(ArchivedPictures):
             raise DataError(
                 f"the archive {entry.container} cannot be read: {error.strerror or error}"
             ) from error
+
+
+class _HeaderReader:
+    """A file in which tarfile reads headers, with a bound: a name may state any number of bytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def read(self, size: int) -> bytes:
+        """Read a part of a header. Raises DataError if it is too long."""
+        if size > _LONGEST_HEADER:
+            raise DataError(f"a header states {size:,} bytes, and at most {_LONGEST_HEADER:,} are read")
+        return self.file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
 
 
 def _split_member_name(name: str) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from lavibridge.core.device import pick_device
 from lavibridge.core.errors import ModelError
 from lavibridge.core.hub import is_local_only
 from lavibridge.core.identity import source_identity
-from lavibridge.core.sources import read_model_json, resolve_source
+from lavibridge.core.sources import check_weight_files, read_model_json, resolve_source
 
 _FAULTS = (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError)
 """Exceptions of transformers for a folder that it cannot load."""
@@ -67,10 +67,12 @@ class PretrainedNetwork:
     def model(self) -> Any:
         """The network, in evaluation mode."""
         _quieten()
+        check_weight_files(self.source, "", self.revision)
         loader = getattr(transformers, self.model_class)
         try:
             model, report = loader.from_pretrained(
                 self.root,
+                config=self._settings(),
                 revision=self.revision or "main",
                 dtype=self.dtype,
                 use_safetensors=True,
@@ -113,6 +115,16 @@ class PretrainedNetwork:
         self.__dict__.pop("model", None)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _settings(self) -> Any:
+        """Return the configuration, which `read_model_json` has freed from choices of code."""
+        kind = self.config.get("model_type")
+        if kind not in transformers.CONFIG_MAPPING:
+            raise ModelError(
+                f"'{self.source}' is a '{kind}', which transformers {transformers.__version__} does not "
+                "know: update transformers, or take another model"
+            )
+        return transformers.CONFIG_MAPPING[kind].from_dict(dict(self.config))
 
     def part(self, loader: str, **options: str) -> Any:
         """Another component of the model, by the transformers class that loads it."""

@@ -18,7 +18,7 @@ from lavibridge.bridge import Bridge
 from lavibridge.bridge.identity import bridge_environment, bridge_identity
 from lavibridge.bridge.saved_bridge import saved_bridge_hash
 from lavibridge.core.errors import RunError
-from lavibridge.core.files import read_json, write_json
+from lavibridge.core.files import read_json, read_json_object, write_json
 from lavibridge.core.identity import card_hash
 from lavibridge.evaluation.base import ImageGenerator
 from lavibridge.evaluation.records import Record, RecordKey, read_records
@@ -75,7 +75,7 @@ def holds_other_images(out: Path, bridge: Bridge | ImageGenerator) -> bool:
     """Whether a folder holds images of another or an unknown bridge."""
     if not any(out.glob("records*.jsonl")):
         return False
-    before = read_json(out / _SETTINGS) if (out / _SETTINGS).is_file() else {}
+    before = read_json_object(out / _SETTINGS) if (out / _SETTINGS).is_file() else {}
     return any(before.get(name) != value for name, value in provenance_of(bridge).items())
 
 
@@ -99,7 +99,28 @@ def read_results(folder: Path) -> Mapping[str, Any]:
         raise RunError(f"{path} was written by an older version: evaluate again")
     if "drawn_with" not in found:
         raise RunError(f"{folder} {_UNKNOWN_PROVENANCE}: evaluate again with another --out")
+    if fault := results_fault(found):
+        raise RunError(f"{path} is damaged, as its '{fault}' is missing or invalid: evaluate again")
     return found
+
+
+def results_fault(results: Mapping[str, Any]) -> str | None:
+    """Return the name of a missing or invalid field of results.json; None if there is none."""
+    kinds = {"suite": str, "version": int, "metrics": dict, "drawn_with": str, "bridge": dict | None}
+    for name, kind in kinds.items():
+        if not isinstance(results.get(name), kind):
+            return name
+    for name, metric in results["metrics"].items():
+        whole = isinstance(metric, dict) and ("all" not in metric or _is_scored(metric))
+        if not whole:
+            return f"metrics.{name}"
+    return None
+
+
+def _is_scored(metric: Mapping[str, Any]) -> bool:
+    categories = metric.get("categories")
+    scores = [metric["all"], *categories.values()] if isinstance(categories, dict) else [None]
+    return isinstance(metric.get("card"), dict) and all(isinstance(each, dict) for each in scores)
 
 
 def matches_run(run: Path, results: Mapping[str, Any]) -> bool:

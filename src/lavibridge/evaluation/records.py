@@ -12,11 +12,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
-from lavibridge.core.errors import RunError
-from lavibridge.core.files import write_atomic
+from lavibridge.core.errors import LaviError, RunError
+from lavibridge.core.files import parse_json, write_atomic
 from lavibridge.core.log import JsonLog
+from lavibridge.core.paths import path_below
 from lavibridge.evaluation.base import Score, Task
 
 RecordKey = tuple[str, str, int]
@@ -61,18 +62,21 @@ def read_records(out: Path, cards: Mapping[str, str] | None = None) -> dict[Reco
     """Read all records of a folder, including those of unfinished processes.
 
     For metrics in `cards` (name -> short hash), ignores scores with other cards. Raises RunError if a file is
-    damaged or has another version's format.
+    damaged or has another version's format, or if a record names an image outside the folder.
     """
     # Read the parts first: the merging process removes them only after records.jsonl is complete.
     parts = [line for path in sorted(out.glob("records-*.jsonl")) for line in _lines(path)]
     lines = [*_lines(out / "records.jsonl"), *parts]
     try:
-        return _gather(lines, cards or {})
-    except (KeyError, TypeError):
+        records = _gather(lines, cards or {})
+    except (KeyError, TypeError, AttributeError):
         raise RunError(
             f"{out} holds records in another format, perhaps of an older version: choose another --out, or "
             "delete its images and records*.jsonl to generate again"
         ) from None
+    for record in records.values():
+        path_below(out, record.file)
+    return records
 
 
 def open_record_log(out: Path, rank: int) -> JsonLog:
@@ -122,7 +126,7 @@ def _gather(lines: Sequence[dict[str, Any]], cards: Mapping[str, str]) -> dict[R
     scores = [line for line in lines if "metric" in line]
     for line in lines:
         if "metric" not in line:
-            record = Record(**line)
+            record = _record(line)
             for metric in [name for name, by in record.by.items() if cards.get(name, by) != by]:
                 _forget(record, metric)
             if record.key not in found or found[record.key].drawing < record.drawing:
@@ -132,6 +136,15 @@ def _gather(lines: Sequence[dict[str, Any]], cards: Mapping[str, str]) -> dict[R
         if line["drawing"] == record.drawing and cards.get(line["metric"], line["by"]) == line["by"]:
             _add_score(record, line)
     return found
+
+
+def _record(line: Mapping[str, Any]) -> Record:
+    """Return the record of a line. Raises TypeError for fields of other types."""
+    record = Record(**line)
+    for name, kind in get_type_hints(Record).items():
+        if not isinstance(getattr(record, name), get_origin(kind) or kind):
+            raise TypeError(name)
+    return record
 
 
 def _forget(record: Record, metric: str) -> None:
@@ -159,8 +172,12 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a file of JSON lines; ignores an incomplete last line."""
     if not path.is_file():
         return
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
+            found = parse_json(line, str(path))
+        except LaviError:
+            found = None
+        if not isinstance(found, dict):
             raise RunError(f"{path}: line {number} is damaged; delete the file to generate again") from None
+        yield found

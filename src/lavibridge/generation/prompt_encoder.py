@@ -7,7 +7,7 @@ Another program's denoiser takes the result, such as ComfyUI's.
 """
 
 from collections.abc import Mapping
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 import torch
@@ -65,9 +65,10 @@ class PromptEncoder(TextSide):
         """
         saved = read_saved_bridge(locate_saved_bridge(source, revision))
         denoiser = _denoiser_interface(saved)
-        options = _language_options(saved, language, dtype)
-        if saved.packed is not None:
-            warn_about_changed_model("language model", options, saved.packed.models.language)
+        options = choices.replaced_options(saved.language, language)
+        if dtype is not None:
+            options["dtype"] = dtype_name(dtype)
+        warn_about_changed_model(saved, "language", options)
         model: LanguageModel = choices.model_of_choice("language", options)
         check_connector_fits(saved, model.config.source, model.spec, denoiser.spec)
         kind, config = choices.connector_of_choice(saved.connector)
@@ -105,23 +106,3 @@ def _denoiser_interface(saved: SavedBridge) -> DenoiserInterface:
     if saved.packed is not None:
         return saved.packed.models.denoiser
     return DenoiserInterface.of(choices.model_of_choice("vision", saved.vision, torch.device("meta")))
-
-
-def _language_options(
-    saved: SavedBridge,
-    language: str | PathLike[str] | Mapping[str, Any] | None,
-    dtype: str | torch.dtype | None,
-) -> dict[str, Any]:
-    """Return the options of the language model: the bridge's, then those that replace them."""
-    options = dict(saved.language)
-    if dtype is not None:
-        options["dtype"] = dtype_name(dtype)
-    if language is None:
-        return options
-    changed = dict(language) if isinstance(language, Mapping) else {"source": language}
-    if "source" in changed:
-        changed["source"] = fspath(changed["source"])
-        if changed["source"] != options["source"]:
-            options.pop("revision", None)
-            options.pop("kind", None)  # detected from the other source's configuration
-    return {**options, **changed}

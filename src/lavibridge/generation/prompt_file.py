@@ -4,17 +4,19 @@ a red circle                                                                    
 {"prompt": "a red circle", "negative_prompt": "blue", "seed": 7, "width": 96}       prompts.jsonl
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
 from lavibridge.core.config import Config, Seed, validate_config
-from lavibridge.core.errors import RecipeError
+from lavibridge.core.errors import LaviError, RecipeError
+from lavibridge.core.files import parse_json
 
 JSON_LINES = ".jsonl"
 """The ending of files in which each line is an object."""
+LARGEST_PROMPT_FILE = 2**24
+"""Bytes."""
 
 
 class RequestedPrompt(Config):
@@ -37,10 +39,15 @@ class RequestedPrompt(Config):
 def read_prompt_file(path: Path) -> list[RequestedPrompt]:
     """Return the prompts of a UTF-8 file in order; blank lines do not count.
 
-    Raises RecipeError, naming the file and the line, for a file that is missing or has no prompt, and for a
-    line of JSON Lines that is no object with these fields.
+    Raises RecipeError, naming the file and the line, for a file that is missing, too large or without a
+    prompt, and for a line of JSON Lines that is no object with these fields.
     """
     try:
+        if path.stat().st_size > LARGEST_PROMPT_FILE:
+            raise RecipeError(
+                f"{path} has {path.stat().st_size:,} bytes, and a file of prompts has at most "
+                f"{LARGEST_PROMPT_FILE:,}: split it"
+            )
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RecipeError(f"{path} does not exist: name a text file with one prompt per line") from None
@@ -72,9 +79,9 @@ def read_plain_prompts(path: Path) -> tuple[str, ...]:
 
 def _from_json(line: str, where: str) -> RequestedPrompt:
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{where} is not valid JSON: {error}") from None
+        found = parse_json(line, where)
+    except LaviError as error:
+        raise RecipeError(str(error)) from None
     if not isinstance(found, dict):
         raise RecipeError(
             f'{where}: should hold an object such as {{"prompt": "a red circle"}}, found {line[:60]!r}'

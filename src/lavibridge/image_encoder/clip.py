@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
-from lavibridge.core.sources import RANDOM, cannot_load, locate_source, read_model_json
+from lavibridge.core.sources import RANDOM, cannot_load, check_weight_files, locate_source, read_model_json
 from lavibridge.image_encoder.base import ImageEncoder
 
 _TYPES = ("clip", "clip_vision_model")
@@ -104,9 +104,11 @@ def _load_backbone(config: ImageEncoder.Config) -> Any:
     """Load the image side. Raises ModelError if it cannot be loaded or weights are missing."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    check_weight_files(config.source, "", config.revision)
     try:
         backbone, report = transformers.CLIPVisionModel.from_pretrained(
             locate_source(config.source, config.revision),
+            config=_settings(config),
             revision=config.revision or "main",
             dtype=pick_dtype(config.dtype),
             use_safetensors=True,

@@ -23,5 +23,6 @@ def check_width_compatibility(bridge: Bridge, text_width: int, context: int, pat
 
 def load_compatible_weights(connector: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Load the connector's weights. Raises ModelError unless all names and shapes match."""
-    check_tensors_fit(connector.state_dict(), weights, f"the connector in {path}")
-    connector.load_state_dict({name: value.float() for name, value in weights.items()})
+    wide = {name: value.float() for name, value in weights.items()}
+    check_tensors_fit(connector.state_dict(), wide, f"the connector in {path}")
+    connector.load_state_dict(wide)

@@ -10,6 +10,7 @@ encode prompts.
 """
 
 import inspect
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from lavibridge.bridge.weight_checks import require_full_weights
 from lavibridge.core.errors import ModelError
 from lavibridge.core.files import write_atomic, write_json
 from lavibridge.core.hub import is_local_only
+from lavibridge.core.paths import is_below, linked_root, path_below
 from lavibridge.core.sources import RANDOM, find_single_file, read_model_json, resolve_source
 from lavibridge.core.tensors import save_tensors
 from lavibridge.interop.merged_weights import merged_weights
@@ -30,6 +32,8 @@ _KEPT = (".json", ".txt", ".model", ".safetensors", ".jinja")
 """Suffixes of files to copy; pickles are not copied."""
 _PICKLES = (".bin", ".pt", ".ckpt")
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
+_PART = re.compile(r"[A-Za-z0-9]\w*")
+"""The name of a part: a plain folder."""
 _README = """# {name}: a Diffusers pipeline with a LaVi-Bridge denoiser
 
 `DiffusionPipeline.from_pretrained` opens this folder without running code from it. The bridge's LoRA is
@@ -72,6 +76,7 @@ def write_diffusers_folder(bridge: Bridge, folder: Path) -> None:
         )
     parts = _parts(index, root, vision.denoiser_folder)
     for name in parts:
+        _check_links(path_below(root, name), root)
         shutil.copytree(root / name, folder / name, ignore=_left_behind)
     index |= {name: [None, None] for name in index if _is_part(index[name]) and name not in parts}
     denoiser = folder / vision.denoiser_folder
@@ -104,7 +109,7 @@ def _local(source: str, revision: str | None) -> Path:
 
 def _parts(index: dict[str, Any], root: Path, denoiser: str) -> list[str]:
     """The parts to copy: all but the denoiser and missing optional parts."""
-    pipeline = getattr(diffusers, str(index.get("_class_name")), None)
+    pipeline = _pipeline_class(index)
     if pipeline is None:
         raise ModelError(
             f"{root} needs the pipeline class '{index.get('_class_name')}', which Diffusers does not have: "
@@ -116,6 +121,9 @@ def _parts(index: dict[str, Any], root: Path, denoiser: str) -> list[str]:
             "to_diffusers(bridge)"
         )
     named = [name for name, value in index.items() if _is_part(value) and name != denoiser]
+    unusual = [name for name in named if not _PART.fullmatch(name)]
+    if unusual:
+        raise ModelError(f"{root}/model_index.json names the part {unusual[0]!r}, which is no folder's name")
     missing = [name for name in named if not _is_whole(root / name)]
     needed = [name for name in missing if name not in pipeline._optional_components]
     if needed:
@@ -126,8 +134,22 @@ def _parts(index: dict[str, Any], root: Path, denoiser: str) -> list[str]:
     return [name for name in named if name not in missing]
 
 
+def _pipeline_class(index: dict[str, Any]) -> Any:
+    """Return the pipeline's class; None if Diffusers has no such pipeline."""
+    found = getattr(diffusers, str(index.get("_class_name")), None)
+    return found if inspect.isclass(found) and issubclass(found, diffusers.DiffusionPipeline) else None
+
+
+def _check_links(part: Path, root: Path) -> None:
+    """Raise ModelError for a link that leads out of the folder; the hub's cache links to its blobs."""
+    whole = linked_root(root)
+    outside = [path for path in part.rglob("*") if not is_below(path, whole)]
+    if outside:
+        raise ModelError(f"{outside[0]} is a link out of {whole}, which is not followed: copy the file there")
+
+
 def _is_part(value: Any) -> bool:
-    return isinstance(value, list) and value[0] is not None
+    return isinstance(value, list) and len(value) == 2 and value[0] is not None
 
 
 def _is_whole(part: Path) -> bool:

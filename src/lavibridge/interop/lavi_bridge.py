@@ -89,7 +89,8 @@ def import_lavi_bridge(
         state = _named_state(model.backbone, lists[side], f"{side} model")
         settings = LoraSettings(rank=lists[side].rank, dropout=_DROPOUT)
         lora.inject_lora(model.backbone, settings, model.lora_targets, f"{side} model")
-        lora.load_lora_state(model.backbone, state, f"{side} model")
+        wide = {name: value.float() for name, value in state.items()}
+        lora.load_lora_state(model.backbone, wide, f"{side} model")
     return bridge
 
 

@@ -5,16 +5,19 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 
 from lavibridge.core.config import Changeable
 from lavibridge.core.config import Config as BaseConfig
 from lavibridge.core.contracts import LAST_LAYER, ReadingSpec, TextFeatures, TextSpec
+from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import model_identity
 from lavibridge.core.placement import Placement, Quantization
 from lavibridge.core.weight_changes import FoldedLora
 from lavibridge.language.parts.proxy import ProxySettings, revise_prompts
+from lavibridge.language.parts.unloading import LOADING, fill_weights, free_weights
 
 DEFAULT_TOKENS = 77
 """Number of tokens that the published U-Nets were trained with."""
@@ -69,6 +72,8 @@ class LanguageModel(nn.Module, ABC):
     """Whether `encode_negative` differs from `encode`."""
     folded: tuple[FoldedLora, ...] = ()
     """LoRA files that were merged into the frozen weights (`read_lora_file`)."""
+    unloaded_identity: str | None = None
+    """The model's identity while its weights are unloaded; None while they are in memory."""
 
     @classmethod
     @abstractmethod
@@ -88,6 +93,53 @@ class LanguageModel(nn.Module, ABC):
     def use_proxy(self, settings: ProxySettings | None) -> None:
         """Let a remote model revise prompts from now on, or none."""
         self.config = self.config.model_copy(update={"proxy": settings})
+
+    @property
+    def can_unload(self) -> bool:
+        """Whether the source holds all weights that are in memory: there is no LoRA, and no sharding."""
+        weights = dict(self.named_parameters())
+        return bool(weights) and not (
+            self.folded
+            or any(weight.requires_grad or ".lora_" in name for name, weight in weights.items())
+            or any(type(weight.data).__name__ == "DTensor" for weight in weights.values())
+        )
+
+    def unload(self) -> int:
+        """Free the memory of the weights until a prompt is encoded; returns the freed bytes.
+
+        Raises ModelError if the source does not hold the weights.
+        """
+        with LOADING:
+            if self.unloaded_identity is not None:
+                return 0
+            if not self.can_unload:
+                raise ModelError(
+                    f"cannot unload '{self.config.source}', which has LoRA or is sharded: its source lacks "
+                    "the weights that are in memory"
+                )
+            self.unloaded_identity = self.identity()
+            return free_weights(self)
+
+    def load(self) -> None:
+        """Load unloaded weights again, from the model's source; every encoding begins with this.
+
+        Raises ModelError if the source is gone, or if it has changed since.
+        """
+        with LOADING:
+            if self.unloaded_identity is None:
+                return
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    loaded = type(self)(self.config)
+            except ModelError as error:
+                raise ModelError(f"cannot load the unloaded language model again: {error}") from error
+            if loaded.identity() != self.unloaded_identity:
+                raise ModelError(
+                    f"the language model '{self.config.source}' has changed since its weights were unloaded: "
+                    "restore its files"
+                )
+            fill_weights(self, loaded)
+            self.unloaded_identity = None
 
     @classmethod
     def default_max_tokens(cls, config: "LanguageModel.Config") -> int:
@@ -121,6 +173,7 @@ class LanguageModel(nn.Module, ABC):
         distinct = list(dict.fromkeys(prompts))
         if not distinct:
             return
+        self.load()
         lengths = dict(zip(distinct, self.sequence_lengths(distinct), strict=True))
         ordered = sorted(distinct, key=lambda prompt: (-lengths[prompt], prompt))
         limit = CPU_TOKENS if next(chain(self.parameters(), self.buffers())).is_cpu else GPU_TOKENS
@@ -166,5 +219,7 @@ class LanguageModel(nn.Module, ABC):
 
     def identity(self) -> str:
         """Return everything but the prompt that affects its features: files and options, not their place."""
+        if self.unloaded_identity is not None:
+            return self.unloaded_identity
         proxy = [] if self.config.proxy is None else [f"proxy {self.config.proxy.identity()}"]
         return model_identity(self, self.config, *(each.identity for each in self.folded), *proxy)

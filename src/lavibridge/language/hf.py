@@ -129,6 +129,7 @@ class TransformersModel(LanguageModel):
 
     def encode(self, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER) -> TextFeatures:
         """Features of prompts; see `LanguageModel.encode`."""
+        self.load()
         layers = self._numbered(reading.layers)
         tokens = self.tokens(prompts)
         if reading.queries is not None:

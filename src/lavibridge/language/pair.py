@@ -70,6 +70,7 @@ class Pair(LanguageModel):
 
     def encode(self, prompts: Sequence[str], reading: ReadingSpec = LAST_LAYER) -> TextFeatures:
         """Features of `source`, with the normed output of the passthrough model."""
+        self.load()
         kept = self.other.encode(prompts)
         return replace(
             self.inner.encode(prompts, reading),
@@ -111,6 +112,8 @@ class Pair(LanguageModel):
 
     def identity(self) -> str:
         """The identities of both models; that of `source` includes the proxy."""
+        if self.unloaded_identity is not None:
+            return self.unloaded_identity
         return f"{self.inner.identity()} beside {self.other.identity()}"
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lavibridge import __version__
@@ -22,8 +20,9 @@ from lavibridge.connectors.parts.read_out import make_read_out
 from lavibridge.connectors.pivot import Pivot
 from lavibridge.core import registry
 from lavibridge.core.config import Config
-from lavibridge.core.errors import ModelError, RunError
+from lavibridge.core.errors import RunError
 from lavibridge.core.files import file_sha256, write_json
+from lavibridge.core.safetensors_file import load_tensors
 from lavibridge.core.tensors import check_tensors_finite, check_tensors_fit, save_tensors
 from lavibridge.image_encoder.base import ImageEncoder
 from lavibridge.language.base import LanguageModel
@@ -160,6 +159,8 @@ def read_half(pivot: PivotFolder, side: Side, name: str) -> StoredHalf:
         )
     tensors = {file: _load(folder / file, description.files.get(file, "")) for file in (WEIGHTS, FINGERPRINT)}
     weights = tensors[WEIGHTS]
+    if tensors[FINGERPRINT].keys() != {"fingerprint"}:
+        raise RunError(f"{folder / FINGERPRINT} is damaged: it holds no fingerprint; use another copy")
     check_tensors_finite(weights, f"the {side} half {folder}")
     return StoredHalf(
         folder=folder,
@@ -249,7 +250,4 @@ def _load(path: Path, expected: str) -> dict[str, Tensor]:
         raise RunError(f"{path} is missing, so the half is incomplete: use another copy")
     if file_sha256(path) != expected:
         raise RunError(f"{path} has changed since it was saved (its SHA-256 differs): use another copy")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ModelError(f"{path} cannot be read ({error}): use another copy") from error
+    return load_tensors(path)

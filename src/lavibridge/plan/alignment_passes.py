@@ -39,6 +39,7 @@ from lavibridge.training.alignment.objective import (
 from lavibridge.training.alignment.teacher import SETTING, read_teacher
 from lavibridge.training.objectives.native_encoder import native_bridge
 
+TEACHER_CONNECTOR = "teacher's connector"
 SOLVED_TOKENS = 8
 """Tokens per caption for metering the closed form, which handles tokens one by one in Python."""
 
@@ -70,13 +71,19 @@ class AlignmentCost:
     """Bytes that the objective stores for all noised latents."""
     feature_bytes: tuple[int, int]
     """Bytes of a caption's float32 features, from the student's and from the teacher's language model."""
+    can_unload: tuple[bool, bool]
+    """Whether these models can leave memory before the first step, once all captions' features are cached."""
 
     @property
-    def peak(self) -> int:
-        """Peak bytes beyond weights and stored latents."""
-        passes = (self.step, self.solving, self.collecting, self.drawing)
-        found = [cost.peak for cost, _ in self.readings]
-        return max(*found, *(each.peak for each in passes if each is not None))
+    def reading_peak(self) -> int:
+        """Peak bytes, beyond weights and stored latents, until captions are read and latents collected."""
+        passes = (*(cost for cost, _ in self.readings), self.collecting, self.drawing)
+        return max(each.peak for each in passes if each is not None)
+
+    @property
+    def step_peak(self) -> int:
+        """Peak bytes, beyond weights and stored latents, of the closed form and of a step."""
+        return max(each.peak for each in (self.step, self.solving) if each is not None)
 
 
 def alignment_cost(
@@ -123,6 +130,10 @@ def alignment_cost(
         images=images,
         kept=kept,
         feature_bytes=sizes,
+        can_unload=(
+            bridge.language.can_unload and bridge.connector.reading.queries is None,
+            teacher.language.can_unload,
+        ),
     )
 
 
@@ -198,7 +209,7 @@ def _teacher_parts(teacher: Bridge) -> tuple[ModelPart, ...]:
         return encoder_parts(teacher)
     return (
         model_part("teacher's language model", teacher.language.parameters()),
-        model_part("teacher's connector", teacher.connector.parameters()),
+        model_part(TEACHER_CONNECTOR, teacher.connector.parameters()),
     )
 
 

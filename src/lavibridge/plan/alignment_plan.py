@@ -1,6 +1,7 @@
 """Plans the alignment before a training from its metered passes: memory, seconds per step, hours.
 
 memory = weights + gradients + optimiser + average + activations + caches + program
+activations = max(reading, step - weights of the text sides that leave memory before the first step)
 hours  = reading captions + noised latents + closed form + steps, at most its share of max_minutes
 """
 
@@ -8,10 +9,10 @@ from dataclasses import dataclass
 from math import ceil
 
 from lavibridge.bridge import Bridge
-from lavibridge.plan.alignment_passes import AlignmentCost, alignment_cost
+from lavibridge.plan.alignment_passes import TEACHER_CONNECTOR, AlignmentCost, alignment_cost
 from lavibridge.plan.devices import Device
 from lavibridge.plan.estimate import UPDATE, MemoryEstimate, seconds_of
-from lavibridge.plan.meta_model import VISION_PARTS, ModelPart
+from lavibridge.plan.meta_model import LANGUAGE_PART, VISION_PARTS, ModelPart
 from lavibridge.recipes.recipe import Recipe
 from lavibridge.recipes.sections import component_of_section
 from lavibridge.recipes.training_section import OPTIMIZERS
@@ -104,12 +105,13 @@ def _memory(
             int(min(settings.feature_cache_gb * 1e9, size * captions)) for size in cost.feature_bytes
         )
     every = sum(part.trained for part in parts)
+    step_peak = max(0, cost.step_peak - (gradients if cost.step is not None else 0))
     return MemoryEstimate(
         weights=sum(part.bytes for part in (*parts, *cost.parts)),
         gradients=gradients,
         optimiser=int(component_of_section(OPTIMIZERS, OPTIMIZER).state_bytes * trained),
         average=0 if recipe.training.ema is None else 4 * every,
-        activations=max(0, cost.peak - (gradients if cost.step is not None else 0)),
+        activations=max(cost.reading_peak, step_peak - _unloaded_bytes(recipe, cost, parts, captions)),
         teacher=0,
         encoding=0,
         caches=cost.kept + features,
@@ -126,6 +128,22 @@ def _readings(recipe: Recipe, cost: AlignmentCost, captions: int, visits: int) -
         kept = 1.0
     first = captions if cost.step is None else min(captions, visits)
     return first + max(0, visits - first) * (1 - kept) + settings.held_out
+
+
+def _unloaded_bytes(recipe: Recipe, cost: AlignmentCost, parts: tuple[ModelPart, ...], captions: int) -> int:
+    """Bytes of the text sides that leave memory before the first step: all their features are cached."""
+    settings, cache = recipe.training.align, recipe.training.cache
+    assert settings is not None  # there is a cost of it
+    student = next(part.bytes for part in parts if part.name == LANGUAGE_PART)
+    teacher = sum(part.bytes for part in cost.parts if part.name != TEACHER_CONNECTOR)
+    is_on_disk = cache is not None and cache.features
+    room = settings.feature_cache_gb * 1e9
+    sides = zip((student, teacher), cost.feature_bytes, cost.can_unload, strict=True)
+    return sum(
+        weights
+        for weights, features, can_unload in sides
+        if can_unload and (is_on_disk or features * captions <= room)
+    )
 
 
 def _seconds_of_latents(cost: AlignmentCost, device: Device) -> float:

@@ -21,6 +21,8 @@ from lavibridge.training.build_bridge import build_bridge
 from lavibridge.training.loop import training_mode
 from lavibridge.vision.base import VisionModel
 
+LANGUAGE_PART = "language model"
+"""Name of the language model in a plan."""
 VISION_PARTS = ("denoiser", "autoencoder")
 """Names of the parts of a bridge's vision model."""
 
@@ -65,7 +67,7 @@ def model_parts(
     rest = [value for name, value in bridge.vision.named_parameters() if not name.startswith("backbone.")]
     saved = _saved_by_gguf(bridge.vision) or _saved(vision, vision_bits)
     return (
-        model_part("language model", bridge.language.parameters(), _saved(bridge.language, language_bits)),
+        model_part(LANGUAGE_PART, bridge.language.parameters(), _saved(bridge.language, language_bits)),
         model_part("connector", bridge.connector.parameters()),
         model_part(VISION_PARTS[0], vision.parameters(), saved),
         model_part(VISION_PARTS[1], rest),

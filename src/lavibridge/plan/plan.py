@@ -13,7 +13,13 @@ from lavibridge.core.device import pick_dtype
 from lavibridge.plan.alignment_plan import AlignmentPlan, plan_alignment
 from lavibridge.plan.devices import GIB, Device
 from lavibridge.plan.estimate import CostEstimate, MemoryEstimate, estimate_costs, seconds_of
-from lavibridge.plan.meta_model import ModelPart, build_meta_bridge, offloaded_bytes, with_changes
+from lavibridge.plan.meta_model import (
+    LANGUAGE_PART,
+    ModelPart,
+    build_meta_bridge,
+    offloaded_bytes,
+    with_changes,
+)
 from lavibridge.plan.metered_passes import drawing_pass
 from lavibridge.plan.search import SHARE, Configuration, search_configurations, variants
 from lavibridge.recipes.recipe import Recipe
@@ -53,6 +59,9 @@ class TrainingPlan:
     parts: tuple[ModelPart, ...]
     memory: MemoryEstimate
     memory_total: int
+    memory_without_language_model: int | None
+    """Bytes once the features of all captions are in `training.cache`, so that the language model leaves
+    memory between previews; None if it stays."""
     activations_checkpointed: int
     """Activations with `training.checkpointing`."""
     drawing: int
@@ -122,6 +131,8 @@ def make_plan(
     choices = _choices(recipe, device, memory, terms.tokens, tick) if is_searched else ()
     step = found.step_seconds(recipe, device)
     encoding, reading, beside = _encoding_seconds(recipe, terms, found, device)
+    drawing = _drawing(recipe, bridge, parts, device, terms.tokens)
+    is_cached = settings.cache is not None and found.keeps_features
     dtype = torch.float32 if settings.cache is None else pick_dtype(settings.cache.dtype)
     plan = TrainingPlan(
         device=device,
@@ -134,8 +145,9 @@ def make_plan(
         parts=found.parts,
         memory=memory,
         memory_total=memory.total,
+        memory_without_language_model=_unloaded(recipe, memory, parts, drawing) if is_cached else None,
         activations_checkpointed=checkpointed.memory.activations,
-        **_drawing(recipe, bridge, parts, device, terms.tokens),
+        **drawing,
         fits=fits,
         flops={name: each.flops(name) for each in found.passes for name in each.names()},
         operations=sum(len(each.operations) for each in found.passes),
@@ -167,6 +179,15 @@ def _drawing(
     needed = drawing_pass(bridge, recipe, tokens, device.type).peak + device.program
     needed += sum(part.bytes for part in parts)
     return {"drawing": needed, "drawing_offloaded": needed - offloaded_bytes(bridge, parts)}
+
+
+def _unloaded(
+    recipe: Recipe, memory: MemoryEstimate, parts: tuple[ModelPart, ...], drawing: dict[str, int]
+) -> int:
+    """Bytes that a training needs whose language model is in memory during previews alone."""
+    language = next(part.bytes for part in parts if part.name == LANGUAGE_PART)
+    previews = drawing["drawing"] + memory.optimiser + memory.average + memory.caches
+    return max(memory.total - language, previews if recipe.training.preview_every else 0)
 
 
 def _encoding_seconds(

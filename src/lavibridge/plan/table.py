@@ -45,7 +45,18 @@ def _memory(plan: TrainingPlan) -> list[str]:
         *([_row("program", gib(memory.program))] if memory.program else []),
         _row("total", gib(plan.memory_total))
         + f"   {verdict} in the {gib(plan.memory_of_device)} of {plan.device.name}",
+        *_unloaded(plan),
         _drawing(plan),
+    ]
+
+
+def _unloaded(plan: TrainingPlan) -> list[str]:
+    size = plan.memory_without_language_model
+    if size is None:
+        return []
+    verdict = "fits" if size <= SHARE * plan.memory_of_device else "does NOT fit"
+    return [
+        _row("without language model", gib(size)) + f"   {verdict} once all captions are cached (lavi cache)"
     ]
 
 

@@ -221,7 +221,8 @@ class TrainingSection(Config):
     """Memory, in GB, for the captions' features of a language model without LoRA. The cache computes captions
     one by one, which is slower on a GPU and pays off from the second or third epoch."""
     cache: Changeable[CacheSection | None] = None
-    """Store both caches in a folder for later runs; null keeps them in memory."""
+    """Store both caches in a folder for later runs; null keeps them in memory. Once either holds the features
+    of all captions, the language model leaves memory, and previews and validation load it again."""
 
 
 class PreviewSection(Config):

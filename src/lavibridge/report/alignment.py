@@ -20,7 +20,14 @@ import torch
 from PIL import Image
 
 from lavibridge.core.errors import LaviError
-from lavibridge.core.files import read_json, shipped_models, split_json_lines, write_atomic, write_json
+from lavibridge.core.files import (
+    parse_json,
+    read_json_object,
+    shipped_models,
+    split_json_lines,
+    write_atomic,
+    write_json,
+)
 from lavibridge.core.log import console
 from lavibridge.core.sources import is_hub_id
 from lavibridge.generation.contact_sheet import contact_sheet
@@ -165,12 +172,12 @@ def _draw(pipe: BridgePipeline, each: AlignmentPanelPrompt) -> _Drawn:
 
 def _curve(run: Path) -> list[dict[str, Any]]:
     path = run / "align.jsonl"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return [json.loads(line) for line in split_json_lines(text)]
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return [parse_json(line, str(path)) for line in split_json_lines(text)]
 
 
 def _summary(run: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
-    environment = read_json(run / "environment.json")
+    environment = read_json_object(run / "environment.json")
     recipe = read_recipe_yaml(run / "recipe.yaml")
     measured = [record for record in records if "held_out_fvu" in record]
     return {

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lavibridge.evaluation.compare import COMPARED_SETTINGS
-from lavibridge.evaluation.provenance import matches_run, read_scored_records
+from lavibridge.evaluation.provenance import matches_run, read_scored_records, results_fault
 from lavibridge.evaluation.records import Record, RecordKey, read_records
 from lavibridge.report.run_record import RunRecord, read_run_record_if_present
 
@@ -74,6 +74,8 @@ def find_evaluations(runs: Sequence[RunRecord]) -> tuple[list[Evaluation], list[
                 notes += _unfinished(run.name, folder, place)
             elif "metrics" not in results or "drawn_with" not in results:
                 notes.append(f"{run.name}: an older version of lavibridge wrote {place}: evaluate again")
+            elif fault := results_fault(results):
+                notes.append(f"{run.name}: {place} is damaged (its {fault}): evaluate again")
             else:
                 other = (
                     _compared_with(run, results)

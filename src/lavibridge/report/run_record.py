@@ -4,7 +4,6 @@ RUN/ recipe.yaml  environment.json  align.jsonl  log.jsonl  samples/**.png  cont
      checkpoints/step-N/          evaluation/SUITE/ and conditions/NAME/ see report/evaluations.py
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from lavibridge.bridge.saved_bridge import saved_checkpoints
 from lavibridge.core.errors import LaviError, RecipeError, RunError
-from lavibridge.core.files import read_json, split_json_lines
+from lavibridge.core.files import parse_json, read_json, split_json_lines
 from lavibridge.core.yaml_text import read_yaml_file
 
 
@@ -52,7 +51,7 @@ def read_run(folder: Path) -> RunRecord:
         )
     try:
         recipe = read_yaml_file(folder / "recipe.yaml")
-    except (RecipeError, RecursionError, ValueError) as error:
+    except RecipeError as error:
         raise RunError(f"{folder / 'recipe.yaml'} is damaged: {error}") from None
     sheet = folder / "contact_sheet.png"
     newest = next(reversed(saved_checkpoints(folder)), None)
@@ -79,7 +78,7 @@ def read_run_record_if_present(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = read_json(path)
-    except (LaviError, RecursionError, ValueError) as error:  # too deep, or a number of too many digits
+    except LaviError as error:
         raise RunError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} must hold a JSON object, found {type(value).__name__}")
@@ -100,11 +99,11 @@ def _log(path: Path, key: str) -> tuple[dict[str, Any], ...]:
     rows: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-        except (RecursionError, ValueError) as error:
+            row = parse_json(line, f"{path}, line {number}")
+        except LaviError as error:
             if number == len(lines):
                 break
-            raise RunError(f"{path}, line {number} is not valid JSON: {error}") from None
+            raise RunError(str(error)) from None
         if isinstance(row, dict) and isinstance(row.get("step"), int) and key in row:
             rows[row["step"]] = row
     return tuple(rows[step] for step in sorted(rows))

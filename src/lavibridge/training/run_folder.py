@@ -4,7 +4,6 @@ recipe.yaml  environment.json  log.jsonl  rejected.jsonl  samples/  checkpoints/
 align.jsonl  align.safetensors (alignment/progress.py)  .lock (core/lock.py)
 """
 
-import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 
 import torch
 
-from lavibridge.core.errors import RunError
-from lavibridge.core.files import read_json, write_atomic, write_json
+from lavibridge.core.errors import LaviError, RunError
+from lavibridge.core.files import parse_json, write_atomic, write_json
 from lavibridge.core.identity import library_versions
 from lavibridge.core.lock import is_lock_file
 from lavibridge.data.base import open_dataset
@@ -21,7 +20,7 @@ from lavibridge.data.pictures.rejected import RejectedPictures
 from lavibridge.recipes.recipe import Recipe, dump_recipe, make_recipe, may_change_on_resume
 from lavibridge.recipes.recipe_text import read_recipe_yaml
 from lavibridge.recipes.sections import kind_of_section
-from lavibridge.training.checkpoints.checkpoint import CHECKPOINT_STATE, saved_checkpoints
+from lavibridge.training.checkpoints.checkpoint import read_checkpoint_state, saved_checkpoints
 from lavibridge.training.checkpoints.run_fingerprint import fingerprint_differences, run_fingerprint
 from lavibridge.training.data.held_out import hold_out
 
@@ -69,7 +68,7 @@ def changed_run_inputs(run: Path, recipe: Recipe) -> list[str]:
 
     Raises LaviError if the data or a model is missing.
     """
-    kept = read_json(saved_checkpoints(run)[-1] / CHECKPOINT_STATE)["basis"]
+    kept = read_checkpoint_state(saved_checkpoints(run)[-1])["basis"]
     dataset, _ = hold_out(
         open_dataset(kind_of_section(recipe.data), recipe.data, RejectedPictures()),
         recipe.training.validation,
@@ -113,8 +112,8 @@ def rewind_run_log(log: Path, step: int) -> None:
     *whole, _ = log.read_text(encoding="utf-8", errors="replace").split("\n")  # the last may be incomplete
     for line in whole:
         try:
-            is_past = json.loads(line)["step"] <= step
-        except (ValueError, KeyError, TypeError):
+            is_past = parse_json(line, str(log))["step"] <= step
+        except (LaviError, KeyError, TypeError):
             is_past = False
         if is_past:
             kept.append(f"{line}\n")

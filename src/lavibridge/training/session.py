@@ -35,6 +35,8 @@ class Session:
     """The main process's log and trackers while the loop runs."""
     saved_at: int = field(init=False)
     """The step of the newest checkpoint; -1 if there is none."""
+    has_unloaded: bool = field(init=False, default=False)
+    """Whether this session has unloaded the language model before."""
 
     def __post_init__(self) -> None:
         self.saved_at = self.state.step if saved_checkpoints(self.run) else -1
@@ -70,6 +72,7 @@ class Session:
         if self.processes.is_main or self.is_shared:
             folder = self.run if self.processes.is_main else None
             draw_preview(self.state, self.recipe.preview, self.prompts, folder)
+        self.unload_language_model()
 
     def validate(self) -> None:
         """Measure the loss on held-out samples, if there are any."""
@@ -77,3 +80,15 @@ class Session:
             measured = self.validator.measure(self.state)
             if self.journal is not None:
                 self.journal.write(measured)
+        self.unload_language_model()
+
+    def unload_language_model(self) -> None:
+        """Unload the language model if the features of all captions are cached."""
+        unloader = self.batches.caches.unloader
+        freed = 0 if unloader is None else unloader()
+        if freed and not self.has_unloaded and self.processes.is_main:
+            print_line(
+                "the features of all captions are cached, so the language model leaves memory "
+                f"({freed / 2**30:.2f} GiB); previews and validation load it again"
+            )
+        self.has_unloaded = self.has_unloaded or bool(freed)

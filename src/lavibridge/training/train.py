@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from lavibridge.core.device import set_threads
-from lavibridge.core.errors import DataError, NotFiniteError, RunError
+from lavibridge.core.errors import DataError, ModelError, NotFiniteError, RunError
 from lavibridge.core.lock import hold_lock
 from lavibridge.core.log import progress_bar
 from lavibridge.data.base import Dataset, open_dataset
@@ -210,13 +210,18 @@ def _run_loop(session: Session, interrupted: InterruptSignals) -> None:
             EverySteps(session.validator.every if session.validator else 0, lambda *_: session.validate()),
             EverySteps(settings.preview_every, lambda *_: session.preview()),
             EverySteps(settings.checkpoint_every, lambda *_: session.save()),
+            lambda *_: session.unload_language_model(),
             lambda state, report: _stop_on_signal(state, interrupted, session.processes),
         ]
         try:
             if state.step == 0:
                 session.validate()
+            session.unload_language_model()
             run_training_loop(state, session.batches, settings, events)
-        except NotFiniteError:
+        except (
+            NotFiniteError,
+            ModelError,
+        ):  # too many skips, or a language model that cannot be loaded again
             if state.step > 0:
                 session.save()  # raises its own error if the weights, not the samples, are the cause
             raise

@@ -28,6 +28,7 @@ from lavibridge.data.pictures.image_table import (
     ImageTable,
     ImageTableEntry,
     image_table_rows,
+    journal_entry,
 )
 from lavibridge.data.pictures.index import ImageIndex
 from lavibridge.data.pictures.rejected import RejectedPictures, write_rejections
@@ -111,7 +112,7 @@ def build_index(
     digest = hashlib.sha256(f"pixels {DECODING_VERSION}\n".encode())
     count = 0
     partial = index.folder / "partial.arrow"
-    journal = index.folder / f"journal-{len(index.journals()):06d}.arrows"
+    journal = index.folder / f"journal-{len(index.journals()):06d}.checks"
     with ExitStack() as stack:
         bar = stack.enter_context(progress_bar("pictures"))
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=os.cpu_count() or 1))
@@ -150,19 +151,16 @@ class CheckJournal:
 
     def __enter__(self) -> "CheckJournal":
         self.file = open(self.path, "wb")
-        self.writer = pa.ipc.new_stream(self.file, IMAGE_TABLE_SCHEMA)
         return self
 
     def add(self, checked: Sequence[tuple[ImageTableEntry, ImageCheck, bool]]) -> None:
         """Write some checks, so that they outlive this process."""
         if checked:
-            self.writer.write_batch(
-                image_table_rows([each[0] for each in checked], [each[1] for each in checked])
-            )
+            rows = image_table_rows([each[0] for each in checked], [each[1] for each in checked])
+            self.file.write(journal_entry(rows))
             self.file.flush()
 
     def __exit__(self, *error: object) -> None:
-        self.writer.close()
         self.file.close()
 
 

@@ -10,7 +10,9 @@ a "decompression bomb" of a few kilobytes expands to gigabytes. Source: Pillow's
 import io
 import stat
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -26,6 +28,9 @@ _MAX_PIXELS = 89_478_485
 """Maximum pixels per picture, about 9,500 x 9,500: the limit at which Pillow warns."""
 _MAX_BYTES = 512 * 2**20
 """Maximum bytes per file."""
+_LARGE = 2**24
+"""Pixels above which pictures are decoded one at a time: each takes up to a gigabyte while it is."""
+_one_large_picture = Lock()
 # A PNG may hold long compressed texts, such as a workflow; Pillow's limit of 1 MiB would reject it.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
@@ -69,9 +74,10 @@ def decode_picture_with_warning(data: bytes) -> tuple[Image.Image, str | None]:
             width, height = image.size
             if width * height > _MAX_PIXELS:
                 raise DataError(f"it is {width} x {height}: more than {_MAX_PIXELS:,} pixels")
-            image.load()
-            # Byte 24 of a PNG is the number of bits per sample.
-            return to_srgb(_apply_exif_orientation(image), data[24] if image.format == "PNG" else 8)
+            with _one_large_picture if width * height > _LARGE else nullcontext():
+                image.load()
+                # Byte 24 of a PNG is the number of bits per sample.
+                return to_srgb(_apply_exif_orientation(image), data[24] if image.format == "PNG" else 8)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -7,6 +7,7 @@
 read.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -141,12 +142,20 @@ def open_image_table(path: Path) -> ImageTable:
     return ImageTable(pa.ipc.open_file(pa.memory_map(os.fspath(path))).read_all())
 
 
+def journal_entry(rows: Any) -> bytes:
+    """Return a batch of rows as a journal holds it: length in 8 bytes, SHA-256, and the batch as Arrow."""
+    data = rows.serialize().to_pybytes()
+    return len(data).to_bytes(8, "little") + hashlib.sha256(data).digest() + data
+
+
 def open_image_journal(path: Path) -> ImageTable:
-    """Read a journal up to the point where its writer stopped."""
+    """Read a journal up to the point where its writer stopped or where it is damaged."""
     batches = []
-    with suppress(pa.ArrowInvalid, OSError, StopIteration), pa.OSFile(os.fspath(path)) as file:
-        stream = pa.ipc.open_stream(file)
-        if stream.schema == IMAGE_TABLE_SCHEMA:
-            while True:
-                batches.append(stream.read_next_batch())
+    with suppress(OSError), open(path, "rb") as file:
+        while head := file.read(40):
+            length, digest = int.from_bytes(head[:8], "little"), head[8:]
+            data = file.read(min(length, os.fstat(file.fileno()).st_size))
+            if hashlib.sha256(data).digest() != digest:
+                break
+            batches.append(pa.ipc.read_record_batch(pa.py_buffer(data), IMAGE_TABLE_SCHEMA))
     return ImageTable(pa.Table.from_batches(batches, schema=IMAGE_TABLE_SCHEMA))

@@ -3,11 +3,12 @@
     INDEX/index.json            the manifest: settings, the lists' hashes or times, counts; written last
     INDEX/pictures-HASH.arrow   the usable pictures, with the size, time and hash of their files
     INDEX/rejected.jsonl        the rejected ones: file, line of the list, reason
-    INDEX/journal-*.arrows      results of an unfinished check
+    INDEX/journal-*.checks      results of an unfinished check
 
 INDEX is `data.index`, or a folder of the user's cache ($LAVIBRIDGE_CACHE, $XDG_CACHE_HOME/lavibridge,
 ~/.cache/lavibridge), because data often lies on a read-only disk. Every index belongs to one `data.path` and
-the settings that say how to read it.
+the settings that say how to read it. The manifest has the SHA-256 of the other files, since Arrow crashes on
+damaged ones: an index that does not match it is made anew.
 """
 
 import hashlib
@@ -17,13 +18,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.files import split_json_lines, write_json
-from lavibridge.core.paths import cache_folder
+from lavibridge.core.errors import LaviError
+from lavibridge.core.files import file_sha256, parse_json, read_json_object, split_json_lines, write_json
+from lavibridge.core.identity import cached_file_hash
+from lavibridge.core.paths import cache_folder, path_below
 from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
 from lavibridge.data.pictures.image_table import ImageTable, open_image_journal, open_image_table
 from lavibridge.data.pictures.rejected import Rejection
 
-_VERSION = f"3, pixels {PIXELS}"
+_VERSION = f"4, pixels {PIXELS}"
 """Version of the checks and of the files; an index of another version is rebuilt."""
 _MANIFEST = "index.json"
 
@@ -42,14 +45,14 @@ class ImageIndex:
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest of a finished check of these settings by this version, or None."""
         try:
-            found = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
-            fits = found["version"] == _VERSION and found["settings"] == self.settings
-            whole = (self.folder / found["table"]).stat().st_size == found[
-                "bytes"
-            ] and self.rejected.is_file()
-        except (OSError, ValueError, KeyError, TypeError):
+            found = read_json_object(self.folder / _MANIFEST)
+            if found["version"] != _VERSION or found["settings"] != self.settings:
+                return None
+            table = path_below(self.folder, found["table"])
+            hashes = [cached_file_hash(file) for file in (table, self.rejected)]
+        except (OSError, LaviError, KeyError, TypeError):
             return None  # missing or damaged: the check rebuilds it
-        return found if fits and whole else None
+        return found if hashes == [found["sha256"], found["rejected_sha256"]] else None
 
     def table(self, manifest: Mapping[str, Any]) -> ImageTable:
         """Return the usable pictures."""
@@ -57,7 +60,8 @@ class ImageIndex:
 
     def rejections(self) -> list[Rejection]:
         """Return the rejected pictures and the warnings."""
-        return [json.loads(line) for line in split_json_lines(self.rejected.read_text(encoding="utf-8"))]
+        text = self.rejected.read_text(encoding="utf-8")
+        return [parse_json(line, str(self.rejected)) for line in split_json_lines(text)]
 
     def known(self) -> list[ImageTable]:
         """Return earlier checks, newest last: a finished index, even with outdated lists, and journals."""
@@ -70,7 +74,7 @@ class ImageIndex:
 
     def journals(self) -> list[Path]:
         """Return the journals of interrupted checks."""
-        return sorted(self.folder.glob("journal-*.arrows"))
+        return sorted(self.folder.glob("journal-*.checks"))
 
     def finish(self, table: Path, stamps: Mapping[str, Any], count: int, fingerprint: str) -> None:
         """Publish a complete table on disk as the index, and delete its predecessors."""
@@ -82,7 +86,8 @@ class ImageIndex:
                 "stamps": stamps,
                 "pictures": count,
                 "table": table.name,
-                "bytes": table.stat().st_size,
+                "sha256": file_sha256(table),
+                "rejected_sha256": file_sha256(self.rejected),
                 "fingerprint": fingerprint,
             },
         )

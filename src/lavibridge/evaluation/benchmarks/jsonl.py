@@ -1,10 +1,10 @@
 """Reads benchmarks' files of JSON lines."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.errors import DataError
+from lavibridge.core.errors import DataError, LaviError
+from lavibridge.core.files import parse_json
 from lavibridge.evaluation.benchmark_files import read_benchmark_lines
 
 
@@ -13,9 +13,9 @@ def read_jsonl_objects(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]
     found: list[dict[str, Any]] = []
     for number, line in enumerate(read_benchmark_lines(path), 1):
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: line {number} is not valid JSON: {error}") from None
+            value = parse_json(line, f"{path}: line {number}")
+        except LaviError as error:
+            raise DataError(str(error)) from None
         lacking = [key for key in keys if not isinstance(value, dict) or key not in value]
         if lacking:
             raise DataError(

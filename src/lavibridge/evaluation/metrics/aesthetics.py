@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lavibridge.core.errors import ModelError
 from lavibridge.core.identity import cached_file_hash
 from lavibridge.core.paths import expand_path
+from lavibridge.core.safetensors_file import load_tensors
+from lavibridge.core.tensors import check_tensors_finite
 from lavibridge.evaluation.base import Score, Task
 from lavibridge.evaluation.dual_encoder import DualEncoderMetric
 
@@ -78,10 +78,8 @@ class Aesthetics(DualEncoderMetric):
 
 def fold_aesthetics_head(path: Path) -> Affine:
     """Fold the layers of a head into one weight and bias. Raises ModelError if they do not fit together."""
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as safetensors: {error}") from None
+    state = load_tensors(path)
+    check_tensors_finite(state, str(path))
     numbers = sorted(
         int(found[1]) for name in state if (found := re.fullmatch(r"layers\.(\d+)\.weight", name))
     )

@@ -4,14 +4,14 @@ Takes pictures in the order of the crc32 of their ids, so that a smaller sample 
 and for each picture the caption with the lowest id. Lin et al. 2014 (arXiv 1405.0312).
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
 from pydantic import Field
 
-from lavibridge.core.errors import DataError
+from lavibridge.core.errors import DataError, LaviError
+from lavibridge.core.files import parse_json
 from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
 from lavibridge.evaluation.benchmark_files import find_benchmark_file, read_benchmark_text
@@ -41,10 +41,10 @@ class CocoPrompts(PromptSource):
         )
         first: dict[int, tuple[int, str]] = {}
         try:
-            for each in json.loads(read_benchmark_text(self.path))["annotations"]:
+            for each in parse_json(read_benchmark_text(self.path), str(self.path))["annotations"]:
                 caption = (int(each["id"]), " ".join(str(each["caption"]).split()))
                 first[each["image_id"]] = min(caption, first.get(each["image_id"], caption))
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (LaviError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{self.path} is not a caption file of COCO: {error!r}") from None
         order = sorted(first, key=lambda image: (crc32(str(image).encode()), image))
         if len(order) < config.count:

@@ -1,13 +1,13 @@
 """Prompts from a table (CSV, TSV or JSON lines) with a column of prompts and optionally one of categories."""
 
 import csv
-import json
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.errors import DataError, did_you_mean
+from lavibridge.core.errors import DataError, LaviError, did_you_mean
+from lavibridge.core.files import parse_json
 from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
 from lavibridge.evaluation.benchmark_files import find_benchmark_file, read_benchmark_text
@@ -84,9 +84,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number} is not valid JSON: {error}") from None
+                row = parse_json(line, f"{path}, line {number}")
+            except LaviError as error:
+                raise DataError(str(error)) from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number} must be a JSON object")
             rows.append(row)

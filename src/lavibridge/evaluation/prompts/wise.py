@@ -1,11 +1,11 @@
 """WISE_Verified's prompts with their explanations: its file `merge.json`, or its folder `data_verified`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.errors import DataError
+from lavibridge.core.errors import DataError, LaviError
+from lavibridge.core.files import parse_json
 from lavibridge.core.identity import cached_file_hash
 from lavibridge.evaluation.base import Prompt
 from lavibridge.evaluation.benchmark_files import find_benchmark_file, read_benchmark_text
@@ -61,9 +61,9 @@ class WisePrompts(PromptSource):
 
 def _records(file: Path) -> list[Any]:
     try:
-        found = json.loads(read_benchmark_text(file))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{file} is not valid JSON: {error}; get it from {_WHERE}") from None
+        found = parse_json(read_benchmark_text(file), str(file))
+    except LaviError as error:
+        raise DataError(f"{error}; get it from {_WHERE}") from None
     if not isinstance(found, list) or not found:
         raise DataError(f"{file} must be a list of prompts; get it from {_WHERE}")
     return found

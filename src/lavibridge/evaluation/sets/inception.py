@@ -11,12 +11,10 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lavibridge.core.errors import ModelError
+from lavibridge.core.safetensors_file import load_tensors
 from lavibridge.core.tensors import check_tensors_fit
 
 INCEPTION_SIDE = 299
@@ -163,10 +161,7 @@ class InceptionV3(nn.Module):
 
 def load_inception(path: Path) -> InceptionV3:
     """The network with weights from a safetensors file. Raises ModelError if they do not fit."""
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as safetensors: {error}") from None
+    weights = load_tensors(path)
     with torch.device("meta"):
         network = InceptionV3()
     own = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}

@@ -18,14 +18,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
-from lavibridge.core.errors import DataError
+from lavibridge.core.errors import DataError, ModelError
 from lavibridge.core.files import write_atomic
 from lavibridge.core.identity import cached_file_hash, library_versions
 from lavibridge.core.log import progress_bar
 from lavibridge.core.paths import cache_folder, expand_path
+from lavibridge.core.safetensors_file import load_tensors
 from lavibridge.data.pictures.decoding import DECODING_VERSION as PIXELS
 from lavibridge.data.pictures.decoding import decode_picture_file
 from lavibridge.data.pictures.walk import pictures_below
@@ -90,8 +90,8 @@ def _of_folder(folder: Path, extractor: FeatureExtractor) -> ReferenceFeatures:
     name = hashlib.sha256(f"{digest}\n{maker}".encode()).hexdigest()[:32]
     kept = cache_folder() / "features" / f"{name}.safetensors"
     card = {"reference": digest, "n": len(files)}
-    with suppress(OSError, SafetensorError, KeyError):  # missing or damaged: extract again
-        return ReferenceFeatures(features=load_file(kept)["features"], card=card)
+    with suppress(OSError, ModelError, KeyError):  # missing or damaged: extract again
+        return ReferenceFeatures(features=load_tensors(kept)["features"].numpy(), card=card)
     features = extract_features(extractor, (_read(path) for path in files), len(files), folder.name)
     with suppress(OSError):  # a read-only cache folder only costs time
         write_atomic(kept, save({"features": features}))
@@ -126,9 +126,11 @@ def _of_file(path: Path) -> ReferenceFeatures:
     """Read features or moments, never a pickle."""
     try:
         found: dict[str, Any] = (
-            dict(np.load(path, allow_pickle=False)) if path.suffix == ".npz" else load_file(path)
+            dict(np.load(path, allow_pickle=False))
+            if path.suffix == ".npz"
+            else {name: value.double().numpy() for name, value in load_tensors(path).items()}
         )
-    except (ValueError, OSError, BadZipFile, SafetensorError) as error:
+    except (ValueError, OSError, BadZipFile, ModelError) as error:
         raise DataError(f"reference: {path} cannot be read: {error}") from None
     card = {"reference": reference_hash(path)}
     if "features" in found:

@@ -25,6 +25,7 @@ from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 from lavibridge.core.device import pick_dtype
 from lavibridge.core.errors import ModelError
 from lavibridge.core.gguf_file import DENOISERS, GgufHeader, check_gguf_file, read_gguf_header
+from lavibridge.core.model_folders import ADAPTER, refuse_adapter
 from lavibridge.language.parts.architecture import Architecture
 
 FREQUENCIES = "rope_freqs.weight"
@@ -60,6 +61,8 @@ def load_gguf(file: Path, architecture: Architecture, dtype: str) -> tuple[Any, 
     unpacked = getattr(transformers, "GgufConfig", None)
     if unpacked is not None:
         rest = {**rest, "quantization_config": unpacked(dequantize=True)}
+    if (file.parent / ADAPTER).exists():
+        raise refuse_adapter(str(file.parent))
     with _reading(file):
         backbone, report = architecture.model.from_pretrained(
             str(file.parent),

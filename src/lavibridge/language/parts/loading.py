@@ -16,9 +16,16 @@ from safetensors import SafetensorError
 from lavibridge.core.errors import ModelError
 from lavibridge.core.hub import is_local_only
 from lavibridge.core.placement import Placement, check_bitsandbytes
-from lavibridge.core.sources import RANDOM, cannot_load, find_gguf, locate_source, read_model_json
+from lavibridge.core.sources import (
+    RANDOM,
+    cannot_load,
+    check_weight_files,
+    find_gguf,
+    locate_source,
+    read_model_json,
+)
 from lavibridge.language.base import LanguageModel
-from lavibridge.language.parts.architecture import Architecture
+from lavibridge.language.parts.architecture import Architecture, configured_architecture
 from lavibridge.language.parts.gguf import load_gguf, read_gguf_config
 from lavibridge.language.parts.vocabulary import check_vocabulary
 
@@ -90,10 +97,15 @@ def load_weights(
 ) -> Any:
     """A class of transformers, placed, with the weights in the sub-folder ``folder`` of ``source``.
 
+    Without ``config`` among the options, its configuration is that in the folder, which never chooses code.
     Raises ModelError if they cannot be loaded or some are missing.
     """
     quieten_transformers()
     place = locate_source(source, revision)
+    check_weight_files(source, folder, revision)
+    if "config" not in options:
+        description = read_model_json(source, str(Path(folder) / "config.json"), revision) or {}
+        options["config"] = configured_architecture(model, description, {}).settings
     try:
         backbone, report = model.from_pretrained(
             place,

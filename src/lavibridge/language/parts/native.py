@@ -191,6 +191,7 @@ class NativeText(LanguageModel):
                 f"the text side of '{self.config.source}' returns its pipeline's tokens and nothing else: "
                 "connect it with the connector 'identity', or choose a language model"
             )
+        self.load()
         outputs: dict[TextEncoder, NativeOutput] = {}
         for encoder in self.present:
             outputs[encoder] = self._run(encoder, self.prompts[encoder].tokenize(prompts, instruction))

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lavibridge.core.files import write_json
+from lavibridge.core.errors import LaviError
+from lavibridge.core.files import parse_json, write_json
 from lavibridge.core.identity import card_hash
 from lavibridge.core.lock import hold_lock
 from lavibridge.core.paths import cache_folder
@@ -50,9 +51,9 @@ class RevisedPrompts:
         self._position += len(whole)
         for line in whole.splitlines():
             try:
-                record = json.loads(line)
+                record = parse_json(line.decode("utf-8"), str(path))
                 self._learn(record["prompt"], Completion(record.get("text"), record.get("refusal")))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (LaviError, ValueError, KeyError, TypeError, AttributeError):
                 continue  # cut off by a crash: the prompt is revised again
 
     def add(self, prompt: str, completion: Completion) -> None:

@@ -21,6 +21,7 @@ class JobImage:
     """One image of a job."""
 
     request: Request
+    has_begun: bool = False
     step: int = 0
     file: bytes | None = None
     """The finished image in the format of the job."""
@@ -36,6 +37,7 @@ class Job:
     """The images of one HTTP request. Only the queue changes it, under its lock."""
 
     pictures: list[JobImage]
+    """At least one, all of one model and size."""
     embed_recipe: bool = True
     """Whether its files contain their recipe."""
     format: ImageFormat = "png"
@@ -58,6 +60,24 @@ class Job:
     def is_over(self) -> bool:
         """Whether the job is done, failed, cancelled or rejected."""
         return self.state not in ("waiting", "drawing")
+
+    @property
+    def unfinished(self) -> list[JobImage]:
+        """The images that are not done, in order."""
+        return [picture for picture in self.pictures if picture.file is None]
+
+    @property
+    def batch_key(self) -> tuple[str, int, int]:
+        """Model, width and height: images of jobs with an equal key can take a step together."""
+        request = self.pictures[0].request
+        return request.model, request.width, request.height
+
+    @property
+    def pixel_steps_left(self) -> int:
+        """Steps that its images have yet to take, times their pixels."""
+        _, width, height = self.batch_key
+        left = (picture.request.num_inference_steps - picture.step for picture in self.unfinished)
+        return width * height * sum(left)
 
     @property
     def wants_preview(self) -> bool:

@@ -1,8 +1,8 @@
 """The worker: the one thread that generates images.
 
-    each turn: waiting images join -> one step for the images of one model and size -> finished images leave
+    each turn: the queue chooses images of one model and size -> one step of each -> finished images leave
 
-Images join and leave between steps, so a short request never waits for the end of a long one.
+Unfinished images keep their state between turns, so a short request never waits for the end of a long one.
 """
 
 import json
@@ -39,9 +39,8 @@ class Worker:
         """Number of calls of `advance_generations`."""
         self.picture_steps = 0
         """Number of steps, summed over the images of these calls."""
-        self._in_progress: dict[JobImage, ImageGeneration] = {}
+        self._in_progress: dict[JobImage, tuple[Job, ImageGeneration]] = {}
         self._previewed: dict[JobImage, float] = {}
-        self._turn = 0
         self._mark = time.monotonic()
         self._thread = Thread(target=self._run, name="lavi-worker", daemon=True)
 
@@ -57,23 +56,26 @@ class Worker:
     def _run(self) -> None:
         torch.set_num_threads(self.threads)
         while places := self.queue.take():
-            self._forget_others(places)
+            self._forget_ended()
             with self.models.turns.hold():
                 self._take_turn(places)
 
     def _take_turn(self, places: list[QueuedImage]) -> None:
-        """Start new images, and take one step of those of one group."""
-        groups = self._grouped([place for place in places if self._begin(*place)])
-        if groups:
-            self._turn += 1
-            self._step(groups[self._turn % len(groups)])
+        """Start new images, and take one step of each."""
+        start = time.monotonic()
+        begun = [place for place in places if self._begin(*place)]
+        for group in self._grouped(begun):
+            self._step(group)
+        if begun:
+            pixels = sum(image.request.width * image.request.height for _, image in begun)
+            self.queue.measured(time.monotonic() - start, pixels)
 
-    def _forget_others(self, places: list[QueuedImage]) -> None:
-        """Drop the unfinished images of cancelled jobs."""
-        current = {picture for _, picture in places}
-        for picture in self._in_progress.keys() - current:
-            del self._in_progress[picture]
-            self._previewed.pop(picture, None)
+    def _forget_ended(self) -> None:
+        """Drop the states of finished images, and of the images of jobs that are over."""
+        for picture, (job, _) in list(self._in_progress.items()):
+            if job.is_over or picture.file is not None:
+                del self._in_progress[picture]
+                self._previewed.pop(picture, None)
         if not self._in_progress:
             self._mark = time.monotonic()
 
@@ -83,7 +85,7 @@ class Worker:
             return True
         try:
             model = self.models.get(picture.request.model)
-            self._in_progress[picture] = ImageGeneration(picture.request, model)
+            self._in_progress[picture] = job, ImageGeneration(picture.request, model)
             job.tokens_used, job.tokens_cut = model.count_tokens(picture.request.encoded_text)
         except Exception as error:
             self._fail([(job, picture)], error)
@@ -91,16 +93,15 @@ class Worker:
         return True
 
     def _grouped(self, places: list[QueuedImage]) -> list[list[QueuedImage]]:
-        """Group the images that can take a step together."""
-        groups: dict[object, list[QueuedImage]] = {}
+        """Group the images of a turn by the number format of their denoiser's calls."""
+        groups: dict[bool, list[QueuedImage]] = {}
         for job, picture in places:
-            settings = self._in_progress[picture].state.settings
-            key = (picture.request.model, settings.shape, settings.autocast)
-            groups.setdefault(key, []).append((job, picture))
+            _, generation = self._in_progress[picture]
+            groups.setdefault(generation.state.settings.autocast, []).append((job, picture))
         return list(groups.values())
 
     def _step(self, group: list[QueuedImage]) -> None:
-        generations = [self._in_progress[picture] for _, picture in group]
+        generations = [self._in_progress[picture][1] for _, picture in group]
         try:
             advance_generations(generations)
         except Exception as error:

@@ -56,7 +56,7 @@ async def watch_events(queue: Queue, job: Job) -> AsyncIterator[str]:
         while True:
             changed.clear()
             is_over = job.is_over
-            yield f"event: job\ndata: {json.dumps(_with_pictures(job, sent))}\n\n"
+            yield f"event: job\ndata: {json.dumps(_with_pictures(queue, job, sent))}\n\n"
             if is_over:
                 return
             while not changed.is_set():
@@ -66,8 +66,8 @@ async def watch_events(queue: Queue, job: Job) -> AsyncIterator[str]:
                     yield ": still here\n\n"
 
 
-def _with_pictures(job: Job, sent: dict[int, bytes]) -> dict[str, Any]:
-    described = job.describe()
+def _with_pictures(queue: Queue, job: Job, sent: dict[int, bytes]) -> dict[str, Any]:
+    described = queue.describe(job)
     for number, picture in enumerate(job.pictures):
         found = picture.file or picture.preview
         if found is not None and sent.get(number) is not found:

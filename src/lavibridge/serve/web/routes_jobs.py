@@ -36,6 +36,8 @@ class JobState(BaseModel):
     model: str
     tokens_used: int | None
     tokens_cut: int | None
+    expected_seconds: int | None
+    """About how long the job still takes; null if it is over or the server has not taken a step yet."""
     pictures: list[JobPictureState]
 
 
@@ -46,12 +48,12 @@ def make_router(app_state: AppState) -> APIRouter:
     @router.post("", status_code=201)
     async def create(body: JobRequest) -> JobState:
         """Start a job. The server cancels it when its last listener leaves or no client asks about it."""
-        return _state(await submit_image_job(app_state, body, body.attention_maps))
+        return _state(app_state, await submit_image_job(app_state, body, body.attention_maps))
 
     @router.get("/{name}")
     async def state(name: str) -> JobState:
         """Return the progress of a job."""
-        return _state(_found(app_state, name))
+        return _state(app_state, _found(app_state, name))
 
     @router.get("/{name}/events", response_class=StreamingResponse)
     async def listen(name: str) -> StreamingResponse:
@@ -77,7 +79,7 @@ def make_router(app_state: AppState) -> APIRouter:
         """Cancel a job, unless it is over."""
         job = _found(app_state, name)
         app_state.queue.cancel(job)
-        return _state(job)
+        return _state(app_state, job)
 
     return router
 
@@ -89,5 +91,5 @@ def _found(app_state: AppState, name: str) -> Job:
     return job
 
 
-def _state(job: Job) -> JobState:
-    return JobState.model_validate(job.describe())
+def _state(app_state: AppState, job: Job) -> JobState:
+    return JobState.model_validate(app_state.queue.describe(job))

@@ -4,6 +4,8 @@ A name from a client only selects among existing folders; it never becomes part 
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +36,13 @@ def _is_run(path: Path, root: Path) -> bool:
 def run_summary(folder: Path) -> dict[str, Any]:
     """Summarise a run; a damaged one gets its error message."""
     try:
-        run = read_run(folder)
+        with _damage_in(folder):
+            return _summary(folder, read_run(folder))
     except RunError as error:
-        return {
-            "name": folder.name,
-            "state": "damaged",
-            "error": _without_folder(error, folder),
-        }
+        return {"name": folder.name, "state": "damaged", "error": str(error)}
+
+
+def _summary(folder: Path, run: RunRecord) -> dict[str, Any]:
     last = run.rows[-1] if run.rows else {}
     training = run.recipe.get("training") or {}
     return {
@@ -57,24 +59,20 @@ def run_summary(folder: Path) -> dict[str, Any]:
 
 def run_details(folder: Path) -> dict[str, Any]:
     """Return a run's summary with its curve and scores."""
-    try:
+    with _damage_in(folder):
         run = read_run(folder)
-    except RunError as error:
-        raise RunError(_without_folder(error, folder)) from None
-    stride = max(1, -(-len(run.rows) // MAX_CURVE_POINTS))
-    rows = [*run.rows[::stride], *([run.rows[-1]] if run.rows and (len(run.rows) - 1) % stride else [])]
-    return run_summary(folder) | {
-        "curve": [{key: row.get(key) for key in _SHOWN} for row in rows],
-        "scores": _scores(run),
-    }
+        stride = max(1, -(-len(run.rows) // MAX_CURVE_POINTS))
+        rows = [*run.rows[::stride], *([run.rows[-1]] if run.rows and (len(run.rows) - 1) % stride else [])]
+        return _summary(folder, run) | {
+            "curve": [{key: row.get(key) for key in _SHOWN} for row in rows],
+            "scores": _scores(run),
+        }
 
 
 def run_preview(folder: Path, name: str) -> bytes | None:
     """Return a preview image of a run by its name; None if there is none."""
-    try:
+    with _damage_in(folder):
         samples = read_run(folder).samples
-    except RunError as error:
-        raise RunError(_without_folder(error, folder)) from None
     found = {path.stem: path for path in samples if is_below(path, folder)}
     return found[name].read_bytes() if name in found else None
 
@@ -85,9 +83,15 @@ def run_report(folder: Path) -> bytes | None:
     return page.read_bytes() if page.is_file() and is_below(page, folder) else None
 
 
-def _without_folder(error: RunError, folder: Path) -> str:
-    """Return an error's message without the path of the server's folder."""
-    return str(error).replace(str(folder), folder.name)
+@contextmanager
+def _damage_in(folder: Path) -> Iterator[None]:
+    """Turn every failure of reading a run into a RunError without the path of the server's folder."""
+    try:
+        yield
+    except RunError as error:
+        raise RunError(str(error).replace(str(folder), folder.name)) from None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise RunError(f"{folder.name} is damaged ({type(error).__name__}): its files do not fit") from None
 
 
 def _scores(run: RunRecord) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The server: loads models, serves them, and shuts down gracefully on a signal.
 
-On the first SIGTERM, SIGHUP or Ctrl-C it finishes the images in progress and answers waiting jobs with 503.
+On the first SIGTERM, SIGHUP or Ctrl-C it finishes the jobs of one batch and answers all others with 503.
 On the second it exits at once.
 """
 

@@ -76,6 +76,12 @@ class Aligner:
             if isinstance(read, FeatureReader) and not stopped():
                 read.read_ahead([*self.captions.held_out, *self.captions.training], stopped)
 
+    def unload_text_sides(self) -> None:
+        """Unload each text side whose features of all captions are cached; another caption loads it again."""
+        for read in (self.read, self.read_teacher):
+            if isinstance(read, FeatureReader):
+                read.unload()
+
     def prepare(self, batches: BatchLoader) -> None:
         """Collect the noised latents that the objective looks at, if the objective is ever computed."""
         if not self.method.uses_objective:

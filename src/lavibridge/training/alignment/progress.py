@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import final
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from lavibridge.core.errors import RunError
-from lavibridge.core.tensors import save_tensors
+from lavibridge.core.errors import LaviError, RunError
+from lavibridge.core.files import parse_json
+from lavibridge.core.safetensors_file import load_tensors, read_safetensors_header
+from lavibridge.core.tensors import check_tensors_fit, save_tensors
 from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint, fingerprint_differences
 from lavibridge.training.distributed.processes import Processes
 from lavibridge.training.optimization import load_optimizer_tensors, optimizer_tensors
@@ -87,23 +88,27 @@ class AlignmentProgress:
         """
         if not self.path.is_file():
             return 0
+        damaged = RunError(f"{self.path} is damaged: delete it to start the alignment again")
         try:
-            with safe_open(str(self.path), "pt") as file:
-                header = json.loads(file.metadata()["reached"])
+            header = parse_json(read_safetensors_header(self.path).metadata["reached"], str(self.path))
+        except (LaviError, KeyError) as error:
+            raise damaged from error
+        try:
             refuse_recipe_changes(self.run, fingerprint_differences(header["basis"], self.basis))
             self.step, self.seconds = int(header["step"]), float(header["seconds"])
             self.lowest, self.since_lowest = header["lowest"], int(header["since_lowest"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self.path} is damaged: delete it to start the alignment again") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged from error
         return self.step
 
     def restore(self, connector: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Restore the state that `save` wrote, if there is a file."""
         if self.read() == 0:
             return
-        with safe_open(str(self.path), "pt") as file:
-            kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
-        connector.load_state_dict(_below(WEIGHTS, kept))
+        kept = load_tensors(self.path)
+        weights = _below(WEIGHTS, kept)
+        check_tensors_fit(connector.state_dict(), weights, f"the connector in {self.path}")
+        connector.load_state_dict(weights)
         load_optimizer_tensors(optimizer, _parts(connector), _below(MOMENTS, kept))
 
     def note(self, held_out_fvu: float) -> None:

@@ -4,7 +4,8 @@
 
 The objective decides what is compared (`lavibridge/alignment`, one file per kind). The teacher is the vision
 model's own text encoder, or another bridge (`teacher.py`). Both language models stay frozen, so each caption
-is read only once. The language model's LoRA is disabled; it has no effect yet.
+is read only once, and a text side without LoRA leaves memory before the first step if all its features are
+cached. The language model's LoRA is disabled; it has no effect yet.
 
 The stage measures the fvu of held-out captions every `measure_every` steps, and ends early when it no longer
 falls. Captions, noise and latents are functions of the seed and the step, so an interrupted alignment resumes
@@ -68,6 +69,7 @@ def align(aligner: Aligner, batches: BatchLoader, log: JsonLog | None, reached: 
         if reached.stopped():
             return False
         aligner.prepare(batches)
+        aligner.unload_text_sides()
         if reached.step == 0:
             aligner.solve()
             _record(aligner, log, reached, {"step": 0, "seconds": perf_counter() - begun})

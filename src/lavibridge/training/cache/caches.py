@@ -18,6 +18,7 @@ from lavibridge.training.cache.features import Features, features_refusal
 from lavibridge.training.cache.keys import feature_maker_key, latent_maker_key
 from lavibridge.training.cache.latents import LatentContents, LatentNames, Latents
 from lavibridge.training.cache.store import Store
+from lavibridge.training.cache.unloading import Unloader, captions_of_run
 from lavibridge.training.reporting.timing import Timing
 from lavibridge.vision.base import VisionModel
 
@@ -28,6 +29,8 @@ class Caches:
 
     latents: Latents
     features: Features | None = None
+    unloader: Unloader | None = None
+    """Unloads the language model; None without a cache of features."""
 
     def close(self) -> None:
         """Write pending entries."""
@@ -39,13 +42,16 @@ class Caches:
 def open_caches(bridge: Bridge, dataset: Dataset, settings: TrainingSection) -> Caches:
     """Open the caches that a recipe asks for. Raises RecipeError if they cannot be combined with sharding."""
     features = _features(bridge, settings)  # first, as it may raise
+    captions = captions_of_run(dataset, settings.caption_dropout)
+    unloader = None if features is None else Unloader(features, captions)
     has_encoder = not any(weight.is_meta for weight in bridge.vision.autoencoder.parameters())
     if settings.cache is None or not has_encoder:  # without an autoencoder, nothing is ever encoded
-        return Caches(latents=cache_latents_in_memory(dataset, bridge.vision, settings), features=features)
+        latents = cache_latents_in_memory(dataset, bridge.vision, settings)
+        return Caches(latents=latents, features=features, unloader=unloader)
     store, maker = latent_cache_folder(bridge, settings.cache)
     names = LatentContents(dataset, maker)
     latents = Latents(dataset, bridge.vision, DiskBackend(store), names, settings.workers, Timing())
-    return Caches(latents=latents, features=features)
+    return Caches(latents=latents, features=features, unloader=unloader)
 
 
 def cache_latents_in_memory(dataset: Dataset, vision: VisionModel, settings: TrainingSection) -> Latents:

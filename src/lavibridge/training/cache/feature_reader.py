@@ -23,6 +23,8 @@ class FeatureReader:
     def __init__(self, bridge: Bridge, backend: Backend, maker: bytes = b"") -> None:
         self.device = bridge.device
         self.features = Features(bridge.language, bridge.connector.reading, backend, maker)
+        self.holds_all = False
+        """Whether the cache holds all captions that were read ahead."""
 
     def __call__(self, captions: Sequence[str]) -> TextFeatures:
         """Return the features of captions, in their order."""
@@ -35,12 +37,18 @@ class FeatureReader:
         Ends early once ``stopped``; a cache on disk keeps what it has read by then.
         """
         cached, distinct = self.features.read_ahead(captions, stopped), len(set(captions))
+        self.holds_all = cached == distinct
         if cached < distinct and not stopped():
             console.print(
                 f"note: the cache holds the features of {cached:,} of {distinct:,} captions; the language "
                 "model reads the others at every use: raise feature_cache_gb, or set training.cache.folder",
                 soft_wrap=True,
             )
+
+    def unload(self) -> None:
+        """Unload the language model if the cache holds all captions; other captions load it again."""
+        if self.holds_all and self.features.language.can_unload:
+            self.features.language.unload()
 
     def close(self) -> None:
         """Write pending features to disk, and free the memory."""

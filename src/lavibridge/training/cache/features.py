@@ -10,6 +10,7 @@ training does not change them: the language model has no LoRA and the connector 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from threading import RLock
 
 import torch
 from torch import Tensor
@@ -44,6 +45,8 @@ class Features:
         self.reading = reading
         self.backend = backend
         self.maker = maker
+        self.reading_alone = RLock()
+        """Held while the language model reads a caption alone."""
 
     def key(self, caption: str) -> bytes:
         """The key of a caption."""
@@ -68,7 +71,8 @@ class Features:
         key = self.key(caption)
         found = self.backend.get(key)
         if found is None:
-            ((_, entry),) = self.compute([caption])
+            with self.reading_alone:
+                ((_, entry),) = self.compute([caption])
             found = self.backend.put(key, entry)
         return found
 

@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from lavibridge.bridge import saved_bridge
 from lavibridge.bridge.saved_bridge import CHECKPOINT_MANIFEST, saved_checkpoints
 from lavibridge.core.errors import LaviError, RunError
-from lavibridge.core.files import file_sha256, read_json, write_json
+from lavibridge.core.files import file_sha256, read_json, read_json_object, write_json
+from lavibridge.core.paths import path_below
+from lavibridge.core.safetensors_file import load_tensors
 from lavibridge.core.tensors import check_tensors_finite, save_tensors
 from lavibridge.recipes.training_section import TrainingSection
 from lavibridge.training.checkpoints.run_fingerprint import RunFingerprint
@@ -90,7 +91,7 @@ def is_run_trained(run: Path, settings: TrainingSection) -> bool:
     done = saved_checkpoints(run)
     if not done:
         return False
-    state = read_json(done[-1] / CHECKPOINT_STATE)
+    state = read_checkpoint_state(done[-1])
     limit = math.inf if settings.max_minutes is None else settings.max_minutes * 60
     return bool(state["step"] >= settings.steps or state["seconds"] >= limit)
 
@@ -109,7 +110,26 @@ def prune_checkpoints(run: Path, keep: int | None) -> None:
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """Read step, seconds and fingerprint of a checkpoint. Raises RunError if one of its files has changed."""
     check_checkpoint_files(folder)
-    kept: dict[str, Any] = read_json(folder / CHECKPOINT_STATE)
+    return read_checkpoint_state(folder)
+
+
+def read_checkpoint_state(folder: Path) -> dict[str, Any]:
+    """Read step, seconds and fingerprint of a checkpoint without a look at its other files.
+
+    Raises RunError if state.json is damaged.
+    """
+    path = folder / CHECKPOINT_STATE
+    try:
+        kept = read_json_object(path)
+    except LaviError as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    kinds = {"step": int, "seconds": float | int, "skipped": dict, "basis": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(kept.get(name), kind)]
+    skipped = kept.get("skipped") or {}
+    if not wrong and not all(step.isdigit() and isinstance(names, list) for step, names in skipped.items()):
+        wrong = ["skipped"]
+    if wrong:
+        raise RunError(f"{path} is damaged: its '{wrong[0]}' is missing or invalid; take another copy")
     return kept
 
 
@@ -128,7 +148,7 @@ def load_checkpoint(folder: Path, state: TrainingState, kept: Mapping[str, Any])
         _load_bridge_weights(folder / "ema", state)
         state.ema.take_over()
     _load_bridge_weights(folder / "bridge", state)
-    remembered = load_file(folder / "optimizer.safetensors")
+    remembered = load_tensors(folder / "optimizer.safetensors")
     check_tensors_finite(remembered, f"the optimiser's state in {folder}")
     load_optimizer_tensors(state.optimizer, state.parts, remembered)
     state.skips.samples = {int(step): tuple(names) for step, names in kept["skipped"].items()}
@@ -167,8 +187,11 @@ def check_checkpoint_files(folder: Path) -> None:
     try:
         manifest = read_json(folder / CHECKPOINT_MANIFEST)
         version, files = manifest["format"], manifest["files"]
-        is_whole = version != _FORMAT or manifest["seal"] == checkpoint_manifest_hash(files)
-    except (LaviError, KeyError, TypeError):
+        is_whole = version != _FORMAT or (
+            manifest["seal"] == checkpoint_manifest_hash(files)
+            and all({"bytes", "sha256"} <= each.keys() for each in files.values())
+        )
+    except (LaviError, KeyError, TypeError, AttributeError):
         is_whole = False
     if not is_whole:
         raise RunError(f"{folder / CHECKPOINT_MANIFEST} is damaged. {remedy}")
@@ -179,7 +202,7 @@ def check_checkpoint_files(folder: Path) -> None:
             "or start a new run"
         )
     for name, expected in files.items():
-        path = folder / name
+        path = path_below(folder, name)
         size = path.stat().st_size if path.is_file() else -1
         if size != expected["bytes"] or file_sha256(path) != expected["sha256"]:
             raise RunError(f"{path} is {'missing' if size < 0 else 'damaged'}. {remedy}")

@@ -22,7 +22,7 @@ from lavibridge.core.errors import ModelError
 from lavibridge.core.hub import is_local_only
 from lavibridge.core.placement import Placement
 from lavibridge.core.safetensors_file import SafetensorsHeader, meta_tensors, read_tensors
-from lavibridge.core.sources import GGUF, cannot_load, locate_source, read_model_json
+from lavibridge.core.sources import GGUF, cannot_load, check_weight_files, locate_source, read_model_json
 from lavibridge.vision.base import VisionModel
 from lavibridge.vision.parts.gguf import load_gguf_denoiser
 from lavibridge.vision.parts.single_file import (
@@ -115,6 +115,7 @@ def load_diffusers_part(
             model, files, _with_prefix(tensors), folder=folder, torch_dtype=placement.dtype
         )
     place = locate_source(files.configuration, files.configuration_revision)
+    check_weight_files(files.configuration, folder, files.configuration_revision, files.variant)
     try:
         return model.from_pretrained(
             place,
@@ -138,13 +139,13 @@ def load_diffusers_part(
 def load_scheduler(files: ModelFiles) -> Any:
     """Load the scheduler, with what a single file states about its schedule.
 
-    Raises ModelError if its class is not in diffusers.
+    Raises ModelError if its class is no scheduler of diffusers.
     """
     settings = files.read_json("scheduler/scheduler_config.json") or {}
-    found = getattr(diffusers, str(settings.get("_class_name", "")), None)
-    if found is None:
+    found: Any = getattr(diffusers, str(settings.get("_class_name", "")), None)
+    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
         raise ModelError(
-            f"'{files.configuration}' has no scheduler/scheduler_config.json naming a Diffusers class"
+            f"'{files.configuration}' has no scheduler/scheduler_config.json naming a scheduler of Diffusers"
         )
     stated = {} if files.header is None else scheduler_changes(files.header)
     if stated.get("rescale_betas_zero_snr") and found is diffusers.PNDMScheduler:
