@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from lavibridge.bridge.lora_scale import read_lora_scale
 from lavibridge.core.errors import LaviError, ModelError
 from lavibridge.core.gguf_file import read_gguf_header
 from lavibridge.core.safetensors_file import load_tensors
-from lavibridge.interop.lora_scale import read_lora_scale
-from lavibridge.interop.weight_files import read_named_weights, read_weight_list
+from lavibridge.core.weight_files import read_named_weights, read_weight_list
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

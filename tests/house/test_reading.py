@@ -21,7 +21,7 @@ OWN_JSON = {
 }
 """Where JSON is parsed without `core.files.parse_json`, and why that is safe."""
 OWN_WEIGHTS = {
-    "interop/weight_files.py": "the reader of other projects' pickles",
+    "core/weight_files.py": "the reader of other projects' pickles",
     "zoo/pretraining.py": "the state of this package's own pretraining",
 }
 """Where pickles are read, always with `weights_only`."""
@@ -51,7 +51,7 @@ def test_files_are_parsed_by_their_readers(path: Path) -> None:
     if named(path) not in OWN_JSON:
         assert not found & {"json.loads", "json.load"}, "use core.files.read_json or parse_json"
     if named(path) not in OWN_WEIGHTS:
-        assert not found & {"torch.load", "pickle.load", "pickle.loads"}, "use interop.weight_files"
+        assert not found & {"torch.load", "pickle.load", "pickle.loads"}, "use core.weight_files"
     assert not found & {"load_file", "yaml.load", "yaml.safe_load"} or named(path) == "core/yaml_text.py"
 
 
