@@ -247,7 +247,7 @@ def ruined(metadata: dict[str, str], tensors: dict[str, Tensor]) -> None:
         (without("vision_lora"), "lacks weights of 'vision_lora'"),
         (description(vision_lora=None), "holds weights of 'vision_lora'"),
         (
-            description(folded={"vision": [{"name": "a", "sha256": "b"}]}),
+            description(folded={"vision": [{"name": "a", "sha256": "b", "strength": 1.0}]}),
             "lacks weights of 'vision_folded/0'",
         ),
         (description(folded={"vision": [3]}), "'folded' is missing or invalid"),
