@@ -90,7 +90,7 @@ class StableDiffusion3Pretraining(LatentDiffusionPretraining):
     """Trains the transformer with three frozen text encoders."""
 
     name = "mini-sd3"
-    steps = 40_000
+    steps = 23_000
     curriculum = (
         CurriculumStage(steps=range(5_000), emphasis={"one": 3.0}, place_emphasis=4.0, late_every=8),
         CurriculumStage(
