@@ -159,7 +159,7 @@ REFUSED = {
         ("quantised", name): "cannot merge LoRA into 'random', .* in 4 bits"
         for name in ("merge", "merge twice")
     },
-    ("quantised", "read a file"): "missing or quantised",
+    ("quantised", "read a file"): r"is quantised \(4bit\), and LoRA files change whole weights",
     **{
         (state, name): f"whose denoiser is {form}"
         for state, form in zip(FINAL, ("offloaded into files", "stored as float8_e4m3fn"), strict=True)

@@ -50,7 +50,7 @@ def test_json_lines_with_one_caption_or_several(tmp_path: Path, put: Any, opened
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{", "not JSON"),
+        ("{", "not valid JSON"),
         ("[1]", "not a JSON object"),
         ('{"image": 3, "caption": "x"}', "missing or not text"),
         ('{"caption": "x"}', "missing or not text"),
@@ -58,7 +58,7 @@ def test_json_lines_with_one_caption_or_several(tmp_path: Path, put: Any, opened
         ('{"image": "a.png", "caption": [1]}', "caption is not text"),
         ('{"image": "a.png", "caption": []}', "caption is empty"),
         ('{"image": "../a.png", "caption": "x"}', "outside"),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 100_000, "not valid JSON: it nests too deep"),
     ],
 )
 def test_a_wrong_json_line_is_set_aside_with_its_number(

@@ -171,7 +171,7 @@ def test_a_lora_file_is_reported_on_and_refused(tmp_path: Path, capsys: pytest.C
     refused({up: state[up]}, "has no partner")
     refused(state | {up: state[up][:-1].clone()}, "does not fit")
     path.write_bytes(b"garbage")
-    with pytest.raises(ModelError, match="not a complete safetensors file"):
+    with pytest.raises(ModelError, match="is not a safetensors file"):
         read_lora_file(bridge, path)
 
 

@@ -31,6 +31,7 @@ OPTIONS = {
     "dual_condition": {"queries": 3, "blocks": 1},
     "stacked_query": {"queries": 3, "blocks": 1, "width": 16, "heads": 2},
     "refiner": {"blocks": 1},
+    "rouwei": {"latents": 3, "positions": 64, "wide_blocks": 1, "narrow_blocks": 1, "heads": 4},
     "pivot": {"slots": 3, "width": 8, "latents": 3, "language_heads": 4, "vision_heads": 4},
 }
 """Small where the published sizes are large."""

@@ -160,7 +160,7 @@ def test_alignment_takes_no_more_than_its_share_of_the_time(
         (
             {"vision": {"kind": "sd3", "source": "random"}},
             "attention",
-            "has joint attention of text and image",
+            "has none that stands alone",
         ),
         ({}, "tokens", "a fixed number of tokens, such as 'resampler'"),
         ({"connector": {"kind": "resampler"}}, "closed_form", "use 'linear', 'mlp' or 'lavi'"),

@@ -28,7 +28,6 @@ from lavibridge.core.weight_changes import Factors, FoldedLora, fold_lora
 from lavibridge.core.weight_files import read_named_weights
 from lavibridge.language.base import LanguageModel
 from lavibridge.vision.base import VisionModel
-from lavibridge.vision.hf import DiffusersModel
 from lavibridge.vision.parts.lora_conversion import convert_lora_tensors
 
 _FILES = (
@@ -73,6 +72,8 @@ def add_lora_files(vision: VisionModel) -> None:
 
 def denoiser_target(vision: VisionModel) -> LoraTarget:
     """Describe the denoiser. Raises ModelError if it is no Diffusers model or its weights are quantised."""
+    from lavibridge.vision.hf import DiffusersModel  # here, as it imports Diffusers
+
     if not isinstance(vision, DiffusersModel):
         raise ModelError(f"'{vision.config.source}' is not a Diffusers model, so it takes no LoRA files")
     if vision.placement.quantize is not None:
