@@ -17,6 +17,7 @@ import diffusers
 import torch
 
 from lavibridge.vision.parts.loading import ignore_diffusers_deprecations
+from lavibridge.vision.parts.published import SDXL_UNET
 
 Sizes = Mapping[str, Any]
 T5_BASE = {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12}
@@ -88,19 +89,7 @@ PIXART = {
     "in_channels": 4,
     "out_channels": 8,
 }
-SDXL = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "attention_head_dim": (5, 10, 20),
-    "transformer_layers_per_block": (1, 2, 10),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
+SDXL = SDXL_UNET
 SD35_MEDIUM = {
     "sample_size": 128,
     "patch_size": 2,

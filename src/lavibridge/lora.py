@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from lavibridge.core.config import Config
 from lavibridge.core.errors import ModelError
 from lavibridge.core.low_rank import LowRankPairs
-from lavibridge.core.safetensors_file import load_tensors
 from lavibridge.core.tensors import check_tensors_fit, save_tensors
 
 if TYPE_CHECKING:
@@ -182,13 +181,6 @@ def lora_scale_of_peft_config(config: Mapping[str, Any], layer: str) -> tuple[in
     common = config.get("lora_alpha", config.get("alpha"))  # LoHa and LoKr call it alpha
     alpha = float(alphas.get(get_pattern_key(alphas, layer), common))
     return rank, alpha / (sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def load_lora(module: nn.Module, folder: Path, name: str) -> None:
-    """Read the LoRA weights of a folder into a module that has LoRA already."""
-    if not (folder / PEFT_WEIGHTS).is_file():
-        raise ModelError(f"there is no {folder / PEFT_WEIGHTS} to load the LoRA of the {name} from")
-    load_lora_state(module, load_tensors(folder / PEFT_WEIGHTS), f"{name} in {folder}")
 
 
 def merge_lora(module: nn.Module) -> None:

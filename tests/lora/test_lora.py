@@ -15,6 +15,7 @@ from lavibridge import lora
 from lavibridge.core import registry
 from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
+from lavibridge.core.safetensors_file import load_tensors
 from lavibridge.language.base import LanguageModel
 from lavibridge.lora import LoraSettings
 from lavibridge.vision.base import VisionModel
@@ -145,7 +146,7 @@ def test_stable_diffusion_at_its_true_size_has_the_published_layers() -> None:
 def test_folder_round_trip(room: str, kind: str, tmp_path: Path) -> None:
     model, other = injected(room, kind), injected(room, kind, is_trained=False)
     lora.save_lora(model.backbone, tmp_path, "random")
-    lora.load_lora(other.backbone, tmp_path, "model")
+    lora.load_lora_state(other.backbone, load_tensors(tmp_path / lora.PEFT_WEIGHTS), "model")
     assert torch.equal(output(other), output(model))
     settings = lora.lora_settings_of(model.backbone)
     assert settings is not None

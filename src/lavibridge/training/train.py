@@ -164,7 +164,10 @@ def _begin_folder(
                 (run / name).unlink(missing_ok=True)
         for text in changed:
             print_line(f"note: {text}")
-        print_trained_parts(trained, {group["part"]: group["rate"] for group in state.optimizer.param_groups})
+        learning = trained if settings.steps else {"connector": trained["connector"]}  # alignment's only part
+        print_trained_parts(
+            learning, {group["part"]: group["rate"] for group in state.optimizer.param_groups}
+        )
         warn_about_clock(settings)
     if processes.is_main or settings.sharding is not None:
         warn_about_captions(state.bridge, dataset)

@@ -21,10 +21,9 @@ from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
 from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.diffusion.schedule import StepSpacing
-from lavibridge.vision.parts.attention_processor import MaskWithBlocks
+from lavibridge.vision.parts.attention_processor import mask_with_blocks
 from lavibridge.vision.parts.loading import ModelFiles
 from lavibridge.vision.parts.one_frame import OneFrameModel
-from lavibridge.vision.parts.padding import padding_bias, padding_mask
 from lavibridge.vision.parts.published import PublishedModel
 from lavibridge.vision.parts.toys import TOY_FLOW, TOY_SIZE, TOY_T5, TOY_VIDEO_AUTOENCODER
 
@@ -92,11 +91,7 @@ class Cosmos(OneFrameModel):
         t: Num[Tensor, " batch"],
         conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
-        mask: Tensor | MaskWithBlocks | None = padding_mask(conditioning.mask)
-        if conditioning.blocks:
-            # The blocks pass no other argument to their attention layers.
-            added = None if mask is None else padding_bias(conditioning.mask, noisy.dtype)
-            mask = MaskWithBlocks(mask=added, blocks=conditioning.blocks)
+        mask = mask_with_blocks(conditioning, noisy.dtype)
         unpadded = functional.pad(noisy, (0, 0, 0, 0, 0, 1))
         return self.backbone(
             unpadded[:, :, None],

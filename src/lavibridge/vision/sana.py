@@ -18,8 +18,7 @@ from lavibridge.core.contracts import Conditioning
 from lavibridge.core.errors import ModelError
 from lavibridge.core.text_encoders import PipelineTextEncoders, TextEncoder
 from lavibridge.vision.hf import DiffusersModel
-from lavibridge.vision.parts.attention_processor import MaskWithBlocks
-from lavibridge.vision.parts.padding import padding_bias, padding_mask
+from lavibridge.vision.parts.attention_processor import mask_with_blocks
 
 
 class Sana(DiffusersModel):
@@ -77,11 +76,7 @@ class Sana(DiffusersModel):
         t: Num[Tensor, " batch"],
         conditioning: Conditioning,
     ) -> Float[Tensor, "batch channel h w"]:
-        mask: Tensor | MaskWithBlocks | None = padding_mask(conditioning.mask)
-        if conditioning.blocks:
-            # The blocks pass no other argument to their attention layers.
-            added = None if mask is None else padding_bias(conditioning.mask, noisy.dtype)
-            mask = MaskWithBlocks(mask=added, blocks=conditioning.blocks)
+        mask = mask_with_blocks(conditioning, noisy.dtype)
         return self.backbone(
             noisy,
             encoder_hidden_states=conditioning.tokens,

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lavibridge.core.contracts import Attention, BlockSpec, BlockTokens
+from lavibridge.core.contracts import Attention, BlockSpec, BlockTokens, Conditioning
+from lavibridge.vision.parts.padding import padding_bias, padding_mask
 
 
 def cross_attention_layers(backbone: nn.Module) -> dict[str, BlockSpec]:
@@ -46,6 +48,15 @@ class MaskWithBlocks:
     def unsqueeze(self, dim: int) -> "MaskWithBlocks":
         """Return itself: the mask has its dimensions already."""
         return self
+
+
+def mask_with_blocks(conditioning: Conditioning, dtype: torch.dtype) -> Tensor | MaskWithBlocks | None:
+    """Return the mask for a denoiser whose blocks pass their attention layers no other argument."""
+    mask = padding_mask(conditioning.mask)
+    if not conditioning.blocks:
+        return mask
+    added = None if mask is None else padding_bias(mask, dtype)
+    return MaskWithBlocks(mask=added, blocks=conditioning.blocks)
 
 
 class PerBlockAttention:
